@@ -1,0 +1,54 @@
+"""The configuration file as one value: every key of the YAML is a field here or in a room's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from sidecar.admin.settings import AdminSettings, LogSettings
+from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
+from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
+from sidecar.units import Address, Count, Name
+
+
+class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A member that is written in the file. A plain string is short for `{address: ...}`."""
+
+    address: Annotated[Address, Meta(description="host:port of the instance.")]
+    weight: Annotated[Count, Meta(description="Its share of traffic.")] = 1
+    tags: Annotated[tuple[str, ...], Meta(description="As a registry would state them.")] = ()
+    meta: Annotated[dict[str, str], Meta(description="As a registry would state it.")] = {}
+
+
+class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A service that the app calls, and the localhost address it dials for it."""
+
+    service: Annotated[Name, Meta(description="The service's name in the registry; the upstream is called the same.")]
+    listen: Annotated[Address, Meta(description="`127.0.0.1:port`, `[::1]:port` or `unix:/path`.")]
+    balancer: Annotated[
+        str, Meta(description="round_robin, least_request, or a Python class as `module:Class`.")
+    ] = "least_request"
+    endpoints: Annotated[
+        tuple[str | StaticEndpoint, ...] | None,
+        Meta(description="The members, when no registry is to be asked."),
+    ] = None
+    discovery: Annotated[DiscoverySettings, Meta(description="Which instances are taken.")] = DiscoverySettings()
+    connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
+    limits: Annotated[LimitSettings, Meta(description="What the upstream may hold.")] = LimitSettings()
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    service: Annotated[ServiceSettings | None, Meta(description="The co-located app; leave it out to register nothing.")] = None
+    registry: Annotated[RegistrySettings, Meta(description="Where services are registered and found.")] = RegistrySettings()
+    upstreams: Annotated[tuple[UpstreamEntry, ...], Meta(description="The services that the app calls.")] = ()
+    admin: Annotated[AdminSettings, Meta(description="The admin API.")] = AdminSettings()
+    http2: Annotated[Http2Settings, Meta(description="The HTTP/2 protocol on both hops.")] = Http2Settings()
+    buffers: Annotated[BufferSettings, Meta(description="Memory for data on its way.")] = BufferSettings()
+    drain: Annotated[DrainSettings, Meta(description="How the sidecar ends.")] = DrainSettings()
+    log: Annotated[LogSettings, Meta(description="What is logged, and how.")] = LogSettings()
+    allow_remote_listeners: Annotated[
+        bool, Meta(description="Accept listen addresses that are not loopback. Anyone who reaches them can call through.")
+    ] = False

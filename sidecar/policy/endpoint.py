@@ -1,0 +1,63 @@
+"""One member of a cluster: what the registry says of it, how it is connected, whether it is ejected, its load.
+
+Three rooms write here, each its own part: control through `Cluster.apply`, the proxy's pool through
+`Cluster.set_connectivity` and `set_saturated`, ejection through `Cluster.set_state`. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+from sidecar.policy.snapshot import PASSING, Member
+from sidecar.telemetry.metrics import Histogram
+
+# Connectivity, as gRPC names it, written by the pool. Numbers, because the hot path compares them.
+IDLE = 0
+CONNECTING = 1
+READY = 2
+TRANSIENT_FAILURE = 3
+CONNECTIVITY_NAMES = ("idle", "connecting", "ready", "transient_failure")
+
+# Health as the data path sees it, written by ejection.
+HEALTHY = 0
+EJECTED = 1
+PROBATION = 2
+STATE_NAMES = ("healthy", "ejected", "probation")
+
+
+class Endpoint:
+    """One member. `address` is its identity; it lives until a snapshot leaves it out and its RPCs have ended."""
+
+    def __init__(self, member: Member, source: str, now: float) -> None:
+        self.address: str = member.address
+        self.member: Member = member
+        self.source: str = source
+        self.weight: int = member.weight
+        self.added_at: float = now
+
+        # Load, kept by the balancer's callers: one up at pick, one down at the attempt's end.
+        self.in_flight: int = 0
+        self.successes: int = 0
+        self.failures: int = 0
+        self.latency: Histogram = Histogram()
+
+        self.connectivity: int = IDLE
+        self.saturated: bool = False  # every connection is at the peer's stream limit and no more may be opened
+        self.connections: int = 0
+        self.last_error: str = ""
+
+        self.state: int = HEALTHY
+        self.reason: str = ""  # why `state` is what it is, in words
+        self.since_at: float = now
+
+        self.removed: bool = False  # left out of the newest snapshot; no new picks
+        self.pool: object = None  # the proxy's connections to it; policy never looks inside
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is kept only as a last resort."""
+        return self.member.status not in (PASSING, "warning")
+
+    def __repr__(self) -> str:
+        return (
+            f"<Endpoint {self.address} {STATE_NAMES[self.state]} {CONNECTIVITY_NAMES[self.connectivity]}"
+            f" in_flight={self.in_flight} ok={self.successes} failed={self.failures}>"
+        )

@@ -1,0 +1,111 @@
+"""Counters as plain slots: the data path adds to them, the collector reads them at scrape time.
+
+No labels, no locks, no clock. Which slot becomes which metric stands in `catalogue`.
+"""
+
+from __future__ import annotations
+
+# A latency histogram is log-linear: 8 steps per power of two, so a quantile is off by at most 1/8.
+STEPS = 8
+SHIFT = 3
+OCTAVES = 32  # of microseconds: up to 71 minutes
+STATUSES = 17  # grpc-status 0..16
+
+
+class Histogram:
+    """Durations in seconds, counted per log-linear bucket of microseconds."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * (STEPS * (OCTAVES - SHIFT + 1))
+        self.count: int = 0
+        self.total: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration; a negative one counts as zero."""
+        micros = int(seconds * 1e6)
+        if micros < STEPS:
+            index = micros if micros > 0 else 0
+        else:
+            shift = micros.bit_length() - SHIFT - 1
+            index = (shift << SHIFT) + (micros >> shift)
+            if index >= len(self.counts):
+                index = len(self.counts) - 1
+        self.counts[index] += 1
+        self.count += 1
+        self.total += seconds
+
+    def quantile(self, fraction: float) -> float:
+        """The upper edge in seconds of the bucket that holds this fraction of all; 0.0 when empty."""
+        rank = fraction * self.count
+        seen = 0
+        for index, count in enumerate(self.counts):
+            seen += count
+            if count and seen >= rank:
+                return upper_edge(index)
+        return 0.0
+
+
+def upper_edge(index: int) -> float:
+    """The exclusive upper edge of bucket `index`, in seconds."""
+    if index < STEPS:
+        return (index + 1) / 1e6
+    shift = (index >> SHIFT) - 1
+    return ((index - (shift << SHIFT) + 1) << shift) / 1e6
+
+
+class UpstreamMetrics:
+    """One upstream. `exchange_*` is what the app saw, `attempt_*` what the endpoints saw."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.exchange_started: int = 0
+        self.exchange_status: list[int] = [0] * STATUSES
+        self.exchange_latency = Histogram()
+        self.attempt_started: int = 0
+        self.attempt_status: list[int] = [0] * STATUSES
+        self.attempt_latency = Histogram()
+        self.retries: dict[str, int] = {}  # by reason
+        self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
+        self.outcomes: dict[str, int] = {}  # by Outcome name
+        self.queued: int = 0
+        self.bytes_up: int = 0
+        self.bytes_down: int = 0
+        self.connects: int = 0
+        self.connect_failures: dict[str, int] = {}  # by reason
+        self.disconnects: dict[str, int] = {}  # by reason: idle, max_age, goaway, lost, removed, ...
+
+
+class ListenerMetrics:
+    """One listener."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.accepted: int = 0
+        self.open: int = 0
+        self.refused: dict[str, int] = {}  # by reason: not_http2, too_many, ...
+        self.protocol_errors: dict[str, int] = {}  # by error code name
+
+
+class RegistryMetrics:
+    """The registry as this process sees it."""
+
+    def __init__(self) -> None:
+        self.up: bool = False
+        self.errors: int = 0
+        self.registrations: int = 0
+        self.updates: dict[str, int] = {}  # snapshots applied, by service
+
+
+class ProcessMetrics:
+    """The process as a whole."""
+
+    def __init__(self) -> None:
+        self.loop_lag = Histogram()
+        self.buffered: int = 0  # octets on their way, all streams together
+        self.config_reloads: dict[str, int] = {}  # by result: success, failure
+        self.config_reload_success: bool = True
+
+
+def bump(counts: dict[str, int], key: str) -> None:
+    """Add one to a counter that is labelled by reason. For paths that are rare: an RPC that succeeds never comes here."""
+    counts[key] = counts.get(key, 0) + 1
