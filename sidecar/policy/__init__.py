@@ -1,0 +1,1 @@
+"""Decisions, without I/O: members, pick, eject, retry, budget. `now` and `rng` are arguments; nothing here waits or logs."""

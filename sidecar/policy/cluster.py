@@ -1,0 +1,198 @@
+"""A service's members as the sidecar knows them: the only place where control and proxy meet.
+
+Control writes membership (`apply`, `note_registry`), the pool writes connectivity, ejection writes state; the
+data path reads `pickable`. Each writer passes one door that recomputes `pickable` and tells the observers.
+Nothing here does I/O or knows the time but by argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from sidecar.policy.balancer import Balancer, PickContext
+from sidecar.policy.endpoint import (
+    CONNECTING,
+    EJECTED,
+    HEALTHY,
+    IDLE,
+    READY,
+    TRANSIENT_FAILURE,
+    Endpoint,
+)
+from sidecar.policy.snapshot import Member, Snapshot
+
+# Why nothing can be picked: each is a metric label, and a sentence in `Refusal.text` (D18).
+NEVER_DISCOVERED = "never_discovered"
+NO_MEMBERS = "no_members"
+ALL_CONNECTING = "all_connecting"
+ALL_FAILING = "all_failing"
+ALL_SATURATED = "all_saturated"
+# Refusals that the data path adds to these.
+QUEUE_FULL = "queue_full"
+QUEUE_TIMEOUT = "queue_timeout"
+IN_FLIGHT_CAP = "in_flight_cap"
+BUFFERS_FULL = "buffers_full"
+SHUTTING_DOWN = "shutting_down"
+
+# Waiting can help for these, and for no other.
+WORTH_WAITING = frozenset((NEVER_DISCOVERED, ALL_CONNECTING, ALL_SATURATED))
+
+
+class Refusal(Struct, frozen=True):
+    """No endpoint can be picked. `text` names the upstream, the counts and the last error."""
+
+    reason: str
+    text: str
+
+    @property
+    def worth_waiting(self) -> bool:
+        """Whether the next moment may bring an endpoint."""
+        return self.reason in WORTH_WAITING
+
+
+class Change(Struct, frozen=True):
+    """What a snapshot changed. Kept endpoints are the same objects as before (LB-11)."""
+
+    added: tuple[Endpoint, ...]
+    removed: tuple[Endpoint, ...]
+
+
+Observer = Callable[[Change], None]
+
+
+class Cluster:
+    """The members of one service. It lives as long as its upstream is configured."""
+
+    def __init__(self, name: str, balancer: Balancer) -> None:
+        self.name = name
+        self.balancer = balancer
+        self.endpoints: list[Endpoint] = []
+        self.pickable: list[Endpoint] = []
+        self.source: str = ""  # of the newest snapshot; empty: none yet
+        self.index: int = 0
+        self.confirmed_at: float = 0.0  # when the registry last confirmed the membership
+        self.registry_up: bool = False
+        self.registry_detail: str = "not asked yet"
+        self.on_members: list[Observer] = []  # called with every change of membership
+        self.on_pickable: list[Callable[[], None]] = []  # called when `pickable` may have grown or emptied
+        self._by_address: dict[str, Endpoint] = {}
+
+    # === membership: written by control ===
+
+    def apply(self, snapshot: Snapshot, now: float) -> Change:
+        """Take over a full membership. Endpoints that stay keep their connections and counters."""
+        added: list[Endpoint] = []
+        members: dict[str, Member] = {}
+        for member in snapshot.members:
+            members.setdefault(member.address, member)
+        removed = [endpoint for endpoint in self.endpoints if endpoint.address not in members]
+        for endpoint in removed:
+            endpoint.removed = True
+            del self._by_address[endpoint.address]
+        for address, member in members.items():
+            kept = self._by_address.get(address)
+            if kept is None:
+                self._by_address[address] = Endpoint(member, snapshot.source, now)
+                added.append(self._by_address[address])
+            else:
+                kept.member = member
+                kept.source = snapshot.source
+                kept.weight = member.weight
+        self.endpoints = [self._by_address[address] for address in members]
+        self.source = snapshot.source
+        self.index = snapshot.index
+        self.confirmed_at = now
+        change = Change(tuple(added), tuple(removed))
+        for observer in self.on_members:
+            observer(change)
+        self.refresh()
+        return change
+
+    def note_registry(self, up: bool, detail: str, now: float) -> None:
+        """Whether the registry answers. An answer confirms the membership that stands."""
+        self.registry_up = up
+        self.registry_detail = detail
+        if up and self.source:
+            self.confirmed_at = now
+
+    @property
+    def discovered(self) -> bool:
+        """Whether any membership, even an empty one, was ever taken over."""
+        return self.source != ""
+
+    def age(self, now: float) -> float:
+        """Seconds since the membership was last confirmed; 0 for a static one."""
+        return 0.0 if self.source == "static" or not self.source else now - self.confirmed_at
+
+    # === connectivity and state: written by the pool and by ejection ===
+
+    def set_connectivity(self, endpoint: Endpoint, connectivity: int, error: str = "") -> None:
+        """The pool's news of one endpoint. `error` says why it fails, in words."""
+        if error:
+            endpoint.last_error = error
+        if endpoint.connectivity != connectivity:
+            endpoint.connectivity = connectivity
+            self.refresh()
+        elif connectivity == TRANSIENT_FAILURE:
+            self._tell()
+
+    def set_saturated(self, endpoint: Endpoint, saturated: bool) -> None:
+        """Whether every stream slot of the endpoint is taken (H2-73)."""
+        if endpoint.saturated != saturated:
+            endpoint.saturated = saturated
+            self.refresh()
+
+    def set_state(self, endpoint: Endpoint, state: int, reason: str, now: float) -> None:
+        """Ejection's verdict, with its reason in words."""
+        endpoint.reason = reason
+        if endpoint.state != state:
+            endpoint.state = state
+            endpoint.since_at = now
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Recompute `pickable`: the best tier that is not empty."""
+        ready = [e for e in self.endpoints if e.connectivity == READY and not e.saturated]
+        best = [e for e in ready if e.state == HEALTHY and not e.suspect]
+        if not best:
+            best = [e for e in ready if e.state == HEALTHY]
+        if not best:
+            # Panic: every ready endpoint is ejected; an ejected one beats none (OD-06).
+            best = [e for e in ready if e.state == EJECTED] or ready
+        self.pickable = best
+        self.balancer.on_change(self)
+        self._tell()
+
+    def _tell(self) -> None:
+        for observer in self.on_pickable:
+            observer()
+
+    # === picking: read by the data path ===
+
+    def pick(self, context: PickContext | None, now: float) -> Endpoint | Refusal:
+        """An endpoint for one attempt, or why there is none."""
+        if self.pickable:
+            return self.balancer.pick(self, context, now)
+        return self.explain()
+
+    def explain(self) -> Refusal:
+        """Why `pickable` is empty, in the reader's words."""
+        name = self.name
+        if not self.source:
+            return Refusal(NEVER_DISCOVERED, f"{name}: the registry has not answered yet ({self.registry_detail})")
+        total = len(self.endpoints)
+        if not total:
+            return Refusal(NO_MEMBERS, f"{name}: {self.source} lists no healthy instance of it")
+        if any(e.saturated for e in self.endpoints):
+            return Refusal(ALL_SATURATED, f"{name}: all stream slots of its {total} instance(s) are taken")
+        waiting = [e for e in self.endpoints if e.connectivity in (IDLE, CONNECTING)]
+        if waiting:
+            return Refusal(ALL_CONNECTING, f"{name}: still connecting to {len(waiting)} of {total} instance(s)")
+        last = next((e for e in reversed(self.endpoints) if e.last_error), None)
+        detail = f"; last error: {last.address}: {last.last_error}" if last else ""
+        return Refusal(ALL_FAILING, f"{name}: none of its {total} instance(s) can be reached{detail}")
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name} {len(self.pickable)} of {len(self.endpoints)} pickable, from {self.source or '-'}>"

@@ -1,0 +1,176 @@
+"""What a request or response head means to a proxy, and the head that is sent on in its place.
+
+Both readings are kept in `HeaderBlock.meaning`: a codec that interns blocks has them read once. The proxy owns
+four fields and touches no other: grpc-timeout, grpc-previous-rpc-attempts, te, and, in its own answers,
+grpc-status with grpc-message (GR-04, H2-33).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.http2.interface import Field, HeaderBlock
+from sidecar.rpc import status as codes
+from sidecar.rpc.deadline import encode_timeout, parse_timeout
+
+_TE: Final = (b"te", b"trailers")
+NO_STATUS: Final = -1
+
+
+class RequestHead:
+    """One request head, read. `forward` is the block to send when neither a timeout nor an attempt count changes it."""
+
+    __slots__ = (
+        "authority",
+        "block",
+        "content_type",
+        "forward",
+        "is_grpc",
+        "method",
+        "path",
+        "previous_attempts",
+        "timeout",
+    )
+
+    def __init__(self, block: HeaderBlock) -> None:
+        self.block: HeaderBlock = block
+        self.method: bytes = b""
+        self.path: bytes = b""
+        self.authority: bytes = b""
+        self.content_type: bytes = b""
+        self.timeout: float | None = None
+        self.previous_attempts: int = 0
+        te = False
+        timed = False
+        host = b""
+        for name, value in block.fields:
+            if name == b":path":
+                self.path = value
+            elif name == b":method":
+                self.method = value
+            elif name == b":authority":
+                self.authority = value
+            elif name == b"content-type":
+                self.content_type = value
+            elif name == b"te":
+                te = True
+            elif name == b"host":
+                host = value
+            elif name == b"grpc-timeout":
+                self.timeout = parse_timeout(value)
+                timed = self.timeout is not None
+            elif name == b"grpc-previous-rpc-attempts" and value.isdigit() and len(value) < 6:
+                self.previous_attempts = int(value)
+        self.is_grpc: bool = is_grpc(self.content_type)
+        needs_te = self.is_grpc and not te
+        needs_authority = not self.authority and host != b""
+        self.forward: HeaderBlock = block
+        if needs_te or timed or needs_authority:
+            self.forward = _rewritten(block, needs_te, timed, host if needs_authority else b"")
+
+
+class ResponseHead:
+    """One response head or trailing block, read. `grpc_status` is NO_STATUS where the field is absent."""
+
+    __slots__ = ("grpc_status", "http_status", "is_grpc", "message")
+
+    def __init__(self, block: HeaderBlock) -> None:
+        self.http_status: int = 0
+        self.grpc_status: int = NO_STATUS
+        self.is_grpc: bool = False
+        self.message: bytes = b""
+        for name, value in block.fields:
+            if name == b":status":
+                self.http_status = int(value)
+            elif name == b"grpc-status":
+                self.grpc_status = codes.parse_status(value)
+            elif name == b"grpc-message":
+                self.message = value
+            elif name == b"content-type":
+                self.is_grpc = is_grpc(value)
+
+
+# === reading ===
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a content-type is gRPC's: the bare word, or followed by `+` or `;` (GR-01)."""
+    return content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+", b";")
+
+
+def read_request(block: HeaderBlock) -> RequestHead:
+    """The meaning of a request head, read once per interned block."""
+    meaning = block.meaning
+    if isinstance(meaning, RequestHead):
+        return meaning
+    head = RequestHead(block)
+    block.meaning = head
+    return head
+
+
+def read_response(block: HeaderBlock) -> ResponseHead:
+    """The meaning of a response head or trailing block, read once per interned block."""
+    meaning = block.meaning
+    if isinstance(meaning, ResponseHead):
+        return meaning
+    head = ResponseHead(block)
+    block.meaning = head
+    return head
+
+
+# === building ===
+
+
+def _rewritten(block: HeaderBlock, needs_te: bool, timed: bool, host: bytes) -> HeaderBlock:
+    """The head without grpc-timeout, with `te: trailers` and `:authority` where they were missing (H2-33, H2-34)."""
+    fields: list[Field] = []
+    if host:
+        fields.append((b":authority", host))
+    for field in block.fields:
+        if timed and field[0] == b"grpc-timeout":
+            continue
+        fields.append(field)
+    if needs_te:
+        fields.append(_TE)
+    return HeaderBlock(fields, block.never_indexed)
+
+
+def build_request(head: RequestHead, remaining: float | None, attempts: int) -> HeaderBlock:
+    """The head of one attempt. `remaining` is the time left in seconds, `attempts` how many were made before it."""
+    if remaining is None and not attempts:
+        return head.forward
+    fields = list(head.forward.fields)
+    if remaining is not None:
+        fields.append((b"grpc-timeout", encode_timeout(remaining)))
+    if attempts:
+        fields = [field for field in fields if field[0] != b"grpc-previous-rpc-attempts"]
+        fields.append((b"grpc-previous-rpc-attempts", b"%d" % (head.previous_attempts + attempts)))
+    return HeaderBlock(fields, head.forward.never_indexed)
+
+
+def build_trailers_only(head: RequestHead, status: int, message: str) -> HeaderBlock:
+    """An answer that the sidecar makes itself, to be sent with END_STREAM (GR-20). Plain HTTP for a plain request."""
+    if not head.is_grpc:
+        return HeaderBlock(
+            [(b":status", b"%d" % codes.PLAIN_STATUS.get(status, 502)), (b"x-sidecar-error", codes.encode_message(message))]
+        )
+    return HeaderBlock(
+        [
+            (b":status", b"200"),
+            (b"content-type", head.content_type),
+            (b"grpc-status", b"%d" % status),
+            (b"grpc-message", codes.encode_message(message)),
+            (b"x-sidecar-error", b"true"),
+        ]
+    )
+
+
+def build_trailers(status: int, message: str) -> HeaderBlock:
+    """Trailers that the sidecar makes itself after a head was forwarded (GR-33)."""
+    return HeaderBlock(
+        [
+            (b"grpc-status", b"%d" % status),
+            (b"grpc-message", codes.encode_message(message)),
+            (b"x-sidecar-error", b"true"),
+        ]
+    )
