@@ -24,9 +24,13 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The full membership of `service` at one index. `source` says who told us: consul, file, static or cache."""
+    """The full membership of `service` at one index. `source` says who told us: consul, file, static or cache.
+
+    `withdrawn` are addresses that the registry knows but says are out on purpose (maintenance): believed at once.
+    """
 
     service: str
     members: tuple[Member, ...]
     source: str
     index: int = 0
+    withdrawn: tuple[str, ...] = ()
