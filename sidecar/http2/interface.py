@@ -4,9 +4,17 @@ Two codecs implement it: `reference` (on the h2 package) and `native` (ours). Ca
 number, so that no event and no command pays for a look-up. Calls in are commands and keep h2's names; calls
 out go to a sink, while `receive_data` runs, in the order of the frames. No sink call is ever made after the
 stream's last one (`end_stream`, `on_trailers` or `on_reset`), except that a reset may follow a completed
-remote half (RST_STREAM after END_STREAM).
+remote half (RST_STREAM after END_STREAM) and `on_window` goes on until the local half is closed. A connection
+error is not told to the sinks: `receive_data` raises, and the caller ends the streams that it holds.
 
-A sink may call any command of any codec from inside a callback, including `reset_stream` on the very stream.
+A sink may call any command of any codec from inside a callback, including `reset_stream` on the very stream;
+`receive_data` is not a command.
+
+Whose job is what. The codec judges field blocks (section 8 of the RFC) and reports them unchanged: it adds no
+`:authority` from Host and removes nothing. A block it finds malformed is a stream error PROTOCOL_ERROR that costs
+that stream alone; a request head so refused, or refused by a limit, is never heard of. A field list over
+`max_header_list_size` or `max_header_fields` is a stream error ENHANCE_YOUR_CALM, over four times either a connection
+error. A flood is a connection error ENHANCE_YOUR_CALM. Blocks to be sent are the caller's responsibility.
 """
 
 from __future__ import annotations
@@ -62,7 +70,10 @@ class StreamSink:
         """The final response head (CLIENT only; a request head goes to `Sink.on_request`)."""
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
-        """Payload without padding. `len(data)` is owed back through `acknowledge_received_data`."""
+        """Payload without padding. `len(data)` is owed back through `acknowledge_received_data`.
+
+        Padding is given back by the codec. An empty frame is reported only if it ends the stream.
+        """
 
     def on_trailers(self, block: HeaderBlock) -> None:
         """The trailing block; it ends the remote half."""
@@ -70,11 +81,14 @@ class StreamSink:
     def on_reset(self, error_code: int, remote: bool) -> None:
         """The stream is gone: the peer's RST_STREAM (`remote`), or ours for the peer's stream error, already queued.
 
-        Never called for a `reset_stream` that the caller made itself.
+        Never called for a `reset_stream` that the caller made itself. An unknown code is INTERNAL_ERROR (H2-16).
         """
 
     def on_window(self) -> None:
-        """This stream can take data again after `send_data` accepted less than it was given."""
+        """This stream can take data again after `send_data` accepted less than it was given.
+
+        Only for a WINDOW_UPDATE of this stream; what opens for all streams is told once, to `Sink.on_window`.
+        """
 
 
 class Sink:
@@ -89,13 +103,17 @@ class Sink:
         """The peer's SETTINGS were applied (and the ACK queued)."""
 
     def on_goaway(self, last_stream_id: int, error_code: int, debug: bytes) -> None:
-        """The peer will serve no stream above `last_stream_id`. Streams above it hear `on_reset(REFUSED_STREAM)` first."""
+        """The peer will serve no stream above `last_stream_id`. Streams above it hear `on_reset(REFUSED_STREAM, True)` first."""
 
     def on_ping_ack(self, payload: bytes) -> None:
-        """The peer answered our PING (8 octets)."""
+        """The peer answered our PING (8 octets). An ACK of a PING that we did not send is ignored."""
 
     def on_window(self) -> None:
-        """The connection can take data again: its window opened, or every stream's did."""
+        """The connection can take data again: its window opened, or every stream's did (SETTINGS).
+
+        Called only if some `send_data` was cut short since the last call. Streams whose own window was what cut
+        them short are tried again here too, or on their own `on_window`.
+        """
 
 
 class Stream:
@@ -106,8 +124,8 @@ class Stream:
     def __init__(self, stream_id: int, sink: StreamSink) -> None:
         self.id: int = stream_id
         self.sink: StreamSink = sink
-        self.local_closed: bool = False  # we sent END_STREAM or RST_STREAM
-        self.remote_closed: bool = False  # the peer did
+        self.local_closed: bool = False  # we sent END_STREAM; or the stream was reset by either side
+        self.remote_closed: bool = False  # the peer sent END_STREAM; or the stream was reset by either side
 
     def __repr__(self) -> str:
         halves = {(False, False): "open", (True, False): "half-closed(local)", (False, True): "half-closed(remote)"}
@@ -140,7 +158,8 @@ class Codec:
     """The protocol state of one connection.
 
     `receive_data` raises `RemoteProtocolError` or nothing. Anything else that it raises is our bug, and
-    costs this connection only. After a `RemoteProtocolError` the codec is dead but for `data_to_send`.
+    costs this connection only. After a `RemoteProtocolError` the codec is dead but for `data_to_send`: further input
+    is dropped, commands do nothing.
     """
 
     __slots__ = ("role", "settings", "sink")
@@ -171,9 +190,10 @@ class Codec:
     # -- streams --------------------------------------------------------------------------------------
 
     def open_stream(self, sink: StreamSink) -> Stream:
-        """CLIENT: take the next stream id. Raises `StreamsExhausted`. The id is used by the next `send_headers` on it,
+        """CLIENT: take the next stream id. The id is used by the next `send_headers` on it, which must follow before
 
-        which must follow before any other `open_stream` of this codec.
+        any other `open_stream` of this codec; until then the stream does not count. Raises `StreamsExhausted` when no id is
+        left, when the peer's MAX_CONCURRENT_STREAMS are open, and after the peer's GOAWAY.
         """
         raise NotImplementedError
 
@@ -189,7 +209,8 @@ class Codec:
         """Queue `data[offset:]` as DATA frames as far as both windows allow and the output is below its limit.
 
         Returns how many octets were taken; the rest is the caller's to keep until `on_window`. END_STREAM goes
-        out only with the last octet. Empty data with `end_stream` is always taken (H2-40).
+        out only with the last octet. Empty data with `end_stream` is always taken (H2-40). A frame carries at most
+        16384 octets, or the peer's MAX_FRAME_SIZE if that is less.
         """
         raise NotImplementedError
 
@@ -207,18 +228,26 @@ class Codec:
     def acknowledge_received_data(self, stream: Stream, size: int) -> None:
         """Give `size` octets of stream credit back, lazily: a WINDOW_UPDATE leaves at half a window (H2-44, H2-48).
 
-        Legal in every state of the stream: on a closed one only the connection's share counts.
+        Legal in every state of the stream: on a closed one only the connection's share counts, and once the remote half
+        is closed no stream WINDOW_UPDATE leaves. More than was delivered is a `LocalProtocolError`.
         """
         raise NotImplementedError
 
     # -- connection -----------------------------------------------------------------------------------
 
     def hold_credit(self, hold: bool) -> None:
-        """While held, the connection window is credited with `acknowledge_received_data` instead of on receipt (H2-45)."""
+        """While held, the connection window is credited with `acknowledge_received_data` instead of on receipt (H2-45).
+
+        Letting go credits at once what was held. Octets that no sink heard (padding, dropped streams) are never held.
+        """
         raise NotImplementedError
 
     def limit_output(self, octets: int) -> None:
-        """How many octets of DATA may still be queued before `send_data` takes none. 0 pauses (SE-07)."""
+        """How many octets of DATA may still be queued before `send_data` takes none. 0 pauses (SE-07).
+
+        The allowance shrinks with every `send_data` and stays so until the next call of this; without a first call
+        there is no limit. The codec never calls `on_window` for it: who sets it knows when it grew.
+        """
         raise NotImplementedError
 
     def send_ping(self, payload: bytes) -> None:
@@ -226,7 +255,10 @@ class Codec:
         raise NotImplementedError
 
     def send_goaway(self, last_stream_id: int, error_code: int, debug: bytes = b"") -> None:
-        """Queue a GOAWAY. SERVER: requests above `last_stream_id` are ignored from now on (H2-83, H2-85)."""
+        """Queue a GOAWAY. SERVER: requests above `last_stream_id` are ignored from now on (H2-83, H2-85).
+
+        Their blocks are still decoded and their DATA credited. A later call cannot raise the last id again.
+        """
         raise NotImplementedError
 
     def refill(self, now: float) -> None:
@@ -255,7 +287,11 @@ class Codec:
 
     @property
     def receive_window(self) -> int:
-        """The connection window as the peer may assume it now; equals the configured one when quiescent (H2-41)."""
+        """The configured connection window less the octets received and not given back (H2-41).
+
+        Credit that is given back and waits for its WINDOW_UPDATE (half a window) counts as given back, so the value
+        equals the configured one when the connection is quiescent.
+        """
         raise NotImplementedError
 
 
