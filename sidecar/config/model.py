@@ -15,7 +15,7 @@ from sidecar.units import Address, Count, Name
 class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A member that is written in the file. A plain string is short for `{address: ...}`."""
 
-    address: Annotated[Address, Meta(description="host:port of the instance.")]
+    address: Annotated[Address, Meta(description="host:port of the instance.", examples=["127.0.0.1:50061"])]
     weight: Annotated[Count, Meta(description="Its share of traffic.")] = 1
     tags: Annotated[tuple[str, ...], Meta(description="As a registry would state them.")] = ()
     meta: Annotated[dict[str, str], Meta(description="As a registry would state it.")] = {}
@@ -24,14 +24,26 @@ class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A service that the app calls, and the localhost address it dials for it."""
 
-    service: Annotated[Name, Meta(description="The service's name in the registry; the upstream is called the same.")]
-    listen: Annotated[Address, Meta(description="`127.0.0.1:port`, `[::1]:port` or `unix:/path`.")]
+    service: Annotated[
+        Name,
+        Meta(description="The service's name in the registry; the upstream is called the same.", examples=["orders"]),
+    ]
+    listen: Annotated[
+        Address,
+        Meta(
+            description="Where the app dials it: `127.0.0.1:port`, `[::1]:port` or `unix:/path`.",
+            examples=["127.0.0.1:15001"],
+        ),
+    ]
     balancer: Annotated[
         str, Meta(description="round_robin, least_request, or a Python class as `module:Class`.")
     ] = "least_request"
     endpoints: Annotated[
         tuple[str | StaticEndpoint, ...] | None,
-        Meta(description="The members, when no registry is to be asked."),
+        Meta(
+            description="The members, when no registry is to be asked: `host:port`, or a section each.",
+            examples=[["127.0.0.1:50061", "127.0.0.1:50062"]],
+        ),
     ] = None
     discovery: Annotated[DiscoverySettings, Meta(description="Which instances are taken.")] = DiscoverySettings()
     connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
@@ -41,8 +53,12 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
-    service: Annotated[ServiceSettings | None, Meta(description="The co-located app; leave it out to register nothing.")] = None
-    registry: Annotated[RegistrySettings, Meta(description="Where services are registered and found.")] = RegistrySettings()
+    service: Annotated[
+        ServiceSettings | None, Meta(description="The co-located app; leave it out to register nothing.")
+    ] = None
+    registry: Annotated[RegistrySettings, Meta(description="Where services are registered and found.")] = (
+        RegistrySettings()
+    )
     upstreams: Annotated[tuple[UpstreamEntry, ...], Meta(description="The services that the app calls.")] = ()
     admin: Annotated[AdminSettings, Meta(description="The admin API.")] = AdminSettings()
     http2: Annotated[Http2Settings, Meta(description="The HTTP/2 protocol on both hops.")] = Http2Settings()
@@ -50,5 +66,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     drain: Annotated[DrainSettings, Meta(description="How the sidecar ends.")] = DrainSettings()
     log: Annotated[LogSettings, Meta(description="What is logged, and how.")] = LogSettings()
     allow_remote_listeners: Annotated[
-        bool, Meta(description="Accept listen addresses that are not loopback. Anyone who reaches them can call through.")
+        bool, Meta(description="Accept listen addresses off loopback. Anyone who reaches them can call through.")
     ] = False

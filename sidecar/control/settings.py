@@ -64,8 +64,8 @@ class WeightSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The co-located app that is registered. Leave `service` out to register nothing."""
 
-    name: Annotated[Name, Meta(description="The service's name in the registry.")]
-    port: Annotated[Port, Meta(description="The app's port.")]
+    name: Annotated[Name, Meta(description="The service's name in the registry.", examples=["greeter"])]
+    port: Annotated[Port, Meta(description="The app's port.", examples=[50051])]
     address: Annotated[
         str | None,
         Meta(description="The address other machines reach the app at; the machine's outgoing address if unset."),
@@ -95,18 +95,20 @@ class ConsulSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ca_file: Annotated[str | None, Meta(description="CA certificates for https.")] = None
     cert_file: Annotated[str | None, Meta(description="Client certificate for https.")] = None
     key_file: Annotated[str | None, Meta(description="Key of the client certificate.")] = None
-    verify: Annotated[bool, Meta(description="Check the agent's certificate.")] = True
+    verify: Annotated[
+        bool | None, Meta(description="Check the agent's certificate; true if unset here and in the environment.")
+    ] = None
     wait: Annotated[Duration, Meta(ge=1, le=600, description="How long one blocking query may hang.")] = 60.0
     timeout: Annotated[Duration, Meta(ge=0.001, description="For every other request.")] = 5.0
     consistency: Annotated[
-        Literal["stale", "default"], Meta(description="Which servers may answer; stale is right for a sidecar (RL-24).")
+        Literal["stale", "default"], Meta(description="Which servers may answer; stale is right for a sidecar.")
     ] = "stale"
 
 
 class FileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A directory of small JSON leases, shared by the sidecars of one machine: for development and edge."""
 
-    path: Annotated[str, Meta(min_length=1, description="The directory; made if missing.")]
+    path: Annotated[str, Meta(min_length=1, description="The directory; made if missing.", examples=["/run/sidecar/registry"])]
     ttl: Annotated[Duration, Meta(ge=0.001, description="A lease not renewed for this long has expired.")] = 3.0
     poll_interval: Annotated[Duration, Meta(ge=0.001, description="Between two looks at the directory.")] = 0.25
 
@@ -117,11 +119,11 @@ class RegistrySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     consul: Annotated[ConsulSettings | None, Meta(description="A Consul agent.")] = None
     file: Annotated[FileSettings | None, Meta(description="A directory on this machine.")] = None
     empty_grace: Annotated[
-        Duration, Meta(description="How long an empty answer is disbelieved and the last list kept (RL-22).")
+        Duration, Meta(description="How long an empty answer is disbelieved and the last list kept.")
     ] = 30.0
     removal_guard: Annotated[
         Fraction,
-        Meta(description="An answer that removes more than this share keeps the removed as last resort (RL-23); 1 is off."),
+        Meta(description="An answer that removes more than this share keeps the removed as last resort; 1 is off."),
     ] = 0.5
     cache_dir: Annotated[
         str | None, Meta(description="Where the last good lists are kept for a restart during an outage; off if unset.")

@@ -42,7 +42,7 @@ class ConnectionSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What one upstream may hold at a time."""
 
-    max_in_flight: Annotated[Count, Meta(description="RPCs being served; more are refused with UNAVAILABLE (A32).")] = (
+    max_in_flight: Annotated[Count, Meta(description="RPCs being served; more are refused with UNAVAILABLE.")] = (
         100_000  # linkerd 100 000, Envoy 1024
     )
     max_queued: Annotated[Count, Meta(description="RPCs waiting for a connection.")] = 10_000  # linkerd 10 000, Envoy 1024
@@ -50,12 +50,12 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Duration, Meta(ge=0.001, description="The longest wait for a connection while none is ready.")
     ] = 3.0  # linkerd 3 s
     replay_size: Annotated[
-        Size, Meta(description="Request octets kept for a retry, per RPC; more commits the RPC (A6).")
+        Size, Meta(description="Request octets kept for a retry, per RPC; more commits the RPC (gRFC A6).")
     ] = 65_536  # linkerd 64 KiB, grpc-go 256 KiB
 
 
 class BufferSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How much the whole process may buffer (RL-40)."""
+    """How much the whole process may buffer."""
 
     soft_limit: Annotated[Size, Meta(description="Above this, connections are credited only for what was forwarded.")] = (
         32 * 2**20
@@ -101,7 +101,7 @@ class Http2Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class DrainSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The two-phase end (K3)."""
+    """The two-phase end."""
 
     propagation: Annotated[
         Duration, Meta(description="After deregistering, how long `sidecar drain` waits for callers to notice.")

@@ -1,0 +1,200 @@
+"""What must hold between settings, or of a text that only a parser can judge. Each check is a generator of findings.
+
+A check is asked even when parts of the file could not be read: those are UNREADABLE, which absorbs questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from urllib.parse import urlsplit
+
+from sidecar.config.address import HostPort, UnixPath, clash, parse_host_port, parse_listen
+from sidecar.config.model import Config, StaticEndpoint
+from sidecar.config.problem import guess
+from sidecar.config.reader import Path, name_of
+from sidecar.policy.balancer import BALANCERS
+
+Finding = tuple[Path, str]
+Check = Callable[[Config, Collection[Path]], Iterator[Finding]]  # the second argument: every path that was written
+
+_CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def cross_check(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    """Everything that is wrong with `config` although each value alone is right."""
+    for check in CHECKS:
+        yield from check(config, written)
+
+
+def check_registry(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    registry = config.registry
+    if registry.consul is not None and registry.file is not None:
+        yield ("registry", "file"), "registry.consul and registry.file are both given; keep one of them"
+    if registry.consul is None:
+        return
+    consul, path = registry.consul, ("registry", "consul")
+    if isinstance(consul.address, str):
+        try:
+            parse_consul_address(consul.address)
+        except ValueError as error:
+            yield (*path, "address"), f"registry.consul.address: {error}"
+    if consul.token and consul.token_file:
+        yield (*path, "token"), "registry.consul has both token and token_file; keep token_file"
+    if (consul.cert_file is None) != (consul.key_file is None):
+        given, other = ("cert_file", "key_file") if consul.cert_file else ("key_file", "cert_file")
+        yield (*path, given), f"registry.consul.{given} needs {other} beside it"
+
+
+def check_service(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    service = config.service
+    if service is None:
+        return
+    if not has_registry(config):
+        yield (
+            ("service",),
+            "service is given, but no registry to register it with; set registry.consul or registry.file",
+        )
+    check, path = service.check, ("service", "check")
+    kinds = [kind for kind in ("grpc", "http", "tcp") if getattr(check, kind) is not None]
+    if len(kinds) > 1:
+        yield (*path, kinds[1]), f"service.check has {' and '.join(kinds)}; keep one of them"
+    if check.by == "agent" and config.registry.file is not None:
+        yield (*path, "by"), "service.check.by: a file registry has no agent that could probe; leave it at sidecar"
+    if check.ttl is not None and check.ttl < check.interval:
+        yield (*path, "ttl"), "service.check.ttl is shorter than interval, so it would lapse between two probes"
+
+
+def check_listeners(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    """Every address can be bound, none twice, and none is reachable from outside unless that was asked for."""
+    bound: list[tuple[str, HostPort | UnixPath]] = []
+    for path, text in _listen_texts(config):
+        name = name_of(path)
+        try:
+            address = parse_listen(text)
+        except ValueError as error:
+            yield path, f"{name}: {error}"
+            continue
+        if isinstance(address, UnixPath) and path[0] == "admin":
+            yield path, f"{name} must be host:port"
+        elif path != ("admin", "probe_listen") and _remote(address) and not config.allow_remote_listeners:
+            hint = "; for probes from outside set admin.probe_listen" if path[0] == "admin" else ""
+            yield path, f"{name} is not a loopback address; use 127.0.0.1, or set allow_remote_listeners: true{hint}"
+        twin = next((other for other, taken in bound if clash(address, taken)), None)
+        if twin is not None:
+            yield path, f"{name} '{text}' is taken already by {twin}"
+        bound.append((name, address))
+
+
+def check_upstreams(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, entry in enumerate(config.upstreams):
+        path: Path = ("upstreams", index)
+        if is_text(entry.service) and first.setdefault(entry.service, index) != index:
+            twin = first[entry.service]
+            yield (
+                (*path, "service"),
+                f"upstreams[{index}].service '{entry.service}' is taken already by upstreams[{twin}]",
+            )
+        if entry.endpoints is None and not has_registry(config):
+            yield path, f"upstreams[{index}] has no endpoints, and no registry is set that could be asked for them"
+        if is_text(entry.balancer) and entry.balancer not in BALANCERS and not _CLASS.fullmatch(entry.balancer):
+            near = guess(entry.balancer, BALANCERS)
+            sentence = f"upstreams[{index}].balancer '{entry.balancer}' is neither a balancer nor module:Class{near}"
+            yield (*path, "balancer"), sentence
+        for key in ("filter", "datacenter"):
+            if getattr(entry.discovery, key) is not None and config.registry.file is not None:
+                sentence = f"upstreams[{index}].discovery.{key} needs Consul; a file registry has no such thing"
+                yield (*path, "discovery", key), sentence
+
+
+def check_endpoints(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    for index, entry in enumerate(config.upstreams):
+        if entry.endpoints is None:
+            continue
+        path: Path = ("upstreams", index, "endpoints")
+        if entry.endpoints == ():
+            yield path, f"{name_of(path)} is empty, so every RPC would fail; give an address or leave it out"
+        if (*path[:2], "discovery") in written:
+            yield (
+                (*path[:2], "discovery"),
+                f"upstreams[{index}] has endpoints, so discovery has no effect; keep one of them",
+            )
+        first: dict[str, int] = {}
+        for number, each in enumerate(entry.endpoints):
+            where: Path = (*path, number)
+            text = each.address if isinstance(each, StaticEndpoint) else each
+            if not is_text(text):
+                continue
+            where = (*where, "address") if isinstance(each, StaticEndpoint) else where
+            try:
+                parse_host_port(text)
+            except ValueError as error:
+                yield where, f"{name_of(where)}: {error}"
+            if first.setdefault(text, number) != number:
+                yield (
+                    where,
+                    f"{name_of(where)} '{text}' is endpoints[{first[text]}] already; use weight for a larger share",
+                )
+
+
+def check_order(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+    """Pairs of which the first must not exceed the second."""
+    if config.buffers.soft_limit > config.buffers.hard_limit:
+        yield ("buffers", "soft_limit"), "buffers.soft_limit is above buffers.hard_limit"
+    for index, entry in enumerate(config.upstreams):
+        if entry.connection.backoff_base > entry.connection.backoff_max:
+            path = ("upstreams", index, "connection")
+            key = "backoff_base" if (*path, "backoff_base") in written else "backoff_max"
+            yield (*path, key), f"{name_of(path)}: backoff_base is above backoff_max"
+
+
+CHECKS: tuple[Check, ...] = (
+    check_service,
+    check_registry,
+    check_listeners,
+    check_upstreams,
+    check_endpoints,
+    check_order,
+)
+
+
+def has_registry(config: Config) -> bool:
+    """Whether there is a registry to register with and to ask."""
+    return config.registry.consul is not None or config.registry.file is not None
+
+
+def is_text(value: object) -> bool:
+    """Whether a text setting could be read."""
+    return isinstance(value, str)
+
+
+def parse_consul_address(text: str) -> None:
+    """Raises ValueError unless it is `host:port`, `http(s)://host:port` or `unix:///path`."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        parse_host_port(text)
+    elif scheme == "unix":
+        if not rest.startswith("/"):
+            raise ValueError(f"'{text}' needs an absolute path, as in unix:///run/consul.sock")
+    elif scheme in ("http", "https"):
+        parts = urlsplit(text)
+        if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in rest:
+            raise ValueError(f"'{text}' must end after the port")
+        parse_host_port(rest.rstrip("/"))
+    else:
+        raise ValueError(f"'{scheme}' is none of http, https and unix")
+
+
+def _listen_texts(config: Config) -> Iterator[tuple[Path, str]]:
+    for key in ("listen", "probe_listen"):
+        text = getattr(config.admin, key)
+        if isinstance(text, str):
+            yield ("admin", key), text
+    for index, entry in enumerate(config.upstreams):
+        if is_text(entry.listen):
+            yield ("upstreams", index, "listen"), entry.listen
+
+
+def _remote(address: HostPort | UnixPath) -> bool:
+    return isinstance(address, HostPort) and not address.loopback
