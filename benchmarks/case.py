@@ -1,0 +1,61 @@
+"""What a benchmark is: a case measures one subject once and returns its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.process import Placement
+from benchmarks.stage import Stage
+from benchmarks.subject import Subject
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a case. Smaller is better unless `larger_is_better`."""
+
+    name: str
+    unit: str
+    sentence: str
+    ratio: bool = True
+    larger_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the results.
+
+    `paired`: the baseline and one peer at a time, A B, B A, ..., for a claim about CPU; otherwise rounds of all.
+    `direct`: measured without a proxy, too, so that what the hop adds can be told.
+    """
+
+    mode: str
+    name: str
+    metrics: tuple[Metric, ...]
+    run: Callable[[Stage, Subject], Figures]
+    placement: Callable[[], Placement] = Placement.apart
+    paired: bool = True
+    direct: bool = False
+    added: tuple[str, ...] = ()  # metrics for which the difference to direct is reported as `added_...`
+    peers: tuple[str, ...] | None = None  # instead of those asked for
+    baseline: str | None = None
+    without: tuple[str, ...] = ()  # subjects that cannot do it, or for whom it says nothing
+    pairs: int | None = None  # at most so many
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything: the full protocol, or a look in under two minutes."""
+
+    quick: bool = False
+
+    def of(self, full: int, quick: int) -> int:
+        """One of the two counts."""
+        return quick if self.quick else full
+
+    def requests(self, subject: Subject, full: int = 50_000, quick: int = 20_000) -> int:
+        """RPCs of a run. What costs ten times as much needs fewer of them for the same precision."""
+        count = self.of(full, quick)
+        return count // 10 if subject.slow else count

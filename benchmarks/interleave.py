@@ -1,0 +1,152 @@
+"""The order of runs, which of them count, and the ratios: A B, B A, A B, ... with fresh processes each time.
+
+A ratio is only ever taken within one round, between neighbours in time. A round in which foreign load or steal moved
+is repeated, a bounded number of times; it is dropped by that rule and never for its result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.case import Case, Figures
+from benchmarks.process import Failed
+from benchmarks.stage import Stage
+from benchmarks.stats import Spread, spread
+from benchmarks.subject import DIRECT, SUBJECTS, Subject
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """One subject, once."""
+
+    subject: str
+    figures: Figures
+    objection: str | None
+    foreign: float = 0.0
+    steal: float = 0.0
+
+
+@dataclass
+class Round:
+    """Runs next to each other in time."""
+
+    runs: dict[str, Run]
+
+    @property
+    def counts(self) -> bool:
+        return all(run.objection is None for run in self.runs.values())
+
+
+@dataclass
+class Result:
+    """Everything that a case came to."""
+
+    case: Case
+    baseline: str
+    subjects: list[str]
+    rounds: list[Round] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def values(self, subject: str, metric: str) -> list[float]:
+        """The figures of one subject in the rounds that count."""
+        runs = (entry.runs.get(subject) for entry in self.rounds if entry.counts)
+        return [run.figures[metric] for run in runs if run and metric in run.figures]
+
+    def ratios(self, peer: str, metric: str) -> list[float]:
+        """Baseline over peer, round by round."""
+        found = []
+        for entry in self.rounds:
+            ours, theirs = entry.runs.get(self.baseline), entry.runs.get(peer)
+            if entry.counts and ours and theirs and theirs.figures.get(metric) and metric in ours.figures:
+                found.append(ours.figures[metric] / theirs.figures[metric])
+        return found
+
+    def spread(self, subject: str, metric: str) -> Spread | None:
+        values = self.values(subject, metric)
+        return spread(values) if values else None
+
+    def ratio(self, peer: str, metric: str) -> Spread | None:
+        ratios = self.ratios(peer, metric)
+        return spread(ratios) if ratios else None
+
+    @property
+    def dropped(self) -> int:
+        return sum(not entry.counts for entry in self.rounds)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How often, and whether a restless machine is tolerated."""
+
+    pairs: int
+    keep_noisy: bool = False
+
+
+def groups(case: Case, baseline: str, peers: Sequence[str]) -> list[list[str]]:
+    """The subjects of each kind of round. A paired case compares the baseline with one peer at a time."""
+    first = [DIRECT.name] if case.direct else []
+    others = [name for name in peers if name != baseline and name not in case.without]
+    own = [] if baseline in case.without else [baseline]
+    if case.paired and own and others:
+        return [[*first, *own, peer] for peer in others]
+    return [[*first, *own, *others]]
+
+
+def measure(case: Case, baseline: str, peers: Sequence[str], rules: Rules, say: Say) -> Result:
+    """Run a case to its end. Subjects that fail are named, left out, and the others go on."""
+    baseline = case.baseline or baseline
+    names = [name for group in groups(case, baseline, case.peers or peers) for name in group]
+    result = Result(case, baseline, list(dict.fromkeys(names)))
+    pairs = min(rules.pairs, case.pairs or rules.pairs)
+    for group in groups(case, baseline, case.peers or peers):
+        good = attempts = 0
+        while good < pairs and attempts < 2 * pairs:  # every round may be repeated once
+            members = [name for name in group if name not in result.failures]
+            if not members or (case.paired and len(members) < len(group) and len(group) > 1):
+                break
+            entry = _round(case, members if attempts % 2 == 0 else members[::-1], result, rules, say)
+            attempts += 1
+            result.rounds.append(entry)
+            good += entry.counts and len(entry.runs) == len(members)
+    return result
+
+
+def _round(case: Case, members: list[str], result: Result, rules: Rules, say: Say) -> Round:
+    runs: dict[str, Run] = {}
+    for name in members:
+        try:
+            runs[name] = _run(case, SUBJECTS[name], rules)
+        except Failed as error:
+            result.failures[name] = str(error)
+            say(f"  {name} cannot do {case.mode} {case.name}: {error}")
+        else:
+            say(_line(case, runs[name]))
+    if direct := runs.get(DIRECT.name):
+        for run in runs.values():
+            for metric in case.added:
+                run.figures[f"added_{metric}"] = run.figures[metric] - direct.figures[metric]
+    return Round(runs)
+
+
+def _run(case: Case, subject: Subject, rules: Rules) -> Run:
+    with Stage(case.placement()) as stage:
+        figures = case.run(stage, subject)
+        objection = None if rules.keep_noisy else stage.objection()
+        foreign = max((reading.quiet.foreign for reading in stage.readings), default=0.0)
+        steal = max((reading.quiet.steal for reading in stage.readings), default=0.0)
+    time.sleep(0.05)  # sockets of the ended processes close
+    return Run(subject.name, figures, objection, foreign, steal)
+
+
+def _line(case: Case, run: Run) -> str:
+    figures = "  ".join(
+        f"{metric.name} {run.figures[metric.name]:.5g} {metric.unit}"
+        for metric in case.metrics
+        if metric.name in run.figures
+    )
+    note = f"  [does not count: {run.objection}]" if run.objection else ""
+    return f"  {case.mode:10} {case.name:20} {run.subject:18} {figures}{note}"

@@ -1,0 +1,60 @@
+"""The machine and the versions that a result belongs to. Read-only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.process import ROOT
+from benchmarks.subject import SUBJECTS
+
+PACKAGES = ("uvloop", "h2", "grpcio", "Cython")
+
+
+def describe() -> dict[str, str]:
+    """CPU, kernel, memory, Python."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"model name\s*: (.*)", cpuinfo)
+    memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
+    return {
+        "cpu": f"{len(os.sched_getaffinity(0))} x {model[1] if model else platform.machine()}",
+        "virtual": "yes" if " hypervisor" in cpuinfo else "no",
+        "memory": f"{int(memory[1]) // 2**20} GiB" if memory else "unknown",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def versions(subjects: Iterable[str]) -> dict[str, str]:
+    """What each program says of itself."""
+    found = {name: _package(name) for name in PACKAGES}
+    for name in subjects:
+        subject = SUBJECTS[name]
+        program = subject.program()
+        if subject.install and program:
+            done = subprocess.run(
+                [program, subject.version_flag], capture_output=True, text=True, check=False, timeout=20
+            )
+            lines = (done.stdout + done.stderr).strip().splitlines()
+            found[name] = lines[0].removeprefix(program).strip() if lines else "unknown"
+    return found
+
+
+def _package(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,66 @@
+"""CPU per unary RPC: saturated (many at once, the subject alone on its CPU) and lone (one at a time on one CPU)."""
+
+from __future__ import annotations
+
+from benchmarks.case import Case, Figures, Metric, Scale
+from benchmarks.process import Placement
+from benchmarks.stage import Stage
+from benchmarks.subject import Subject
+
+CPU = Metric("cpu", "us/RPC", "CPU of the proxy per RPC")
+RATE = Metric("rate", "RPC/s", "RPCs per second with the generator's CPU shared by the backend", larger_is_better=True)
+WALL = Metric("wall", "us/RPC", "wall time per RPC; on one CPU this is everybody's CPU")
+
+
+def saturated(scale: Scale) -> list[Case]:
+    """As many RPCs as the subject can take: -c 4 -m 32 and -c 1 -m 100."""
+    return [
+        _saturated(scale, "c4-m32", 4, 32, 1),
+        _saturated(scale, "c1-m100", 1, 100, 1),
+        *([] if scale.quick else [_saturated(scale, "c4-m32-3-endpoints", 4, 32, 3)]),
+    ]
+
+
+def same(scale: Scale) -> list[Case]:
+    """A/A: nghttpx against itself. Its interval is the noise of this machine and must contain 1.00 +- 0.03."""
+    case = _saturated(scale, "nghttpx-twice", 4, 32, 1)
+    return [Case(**{**case.__dict__, "mode": "same", "baseline": "nghttpx", "peers": ("nghttpx-again",)})]
+
+
+def _saturated(scale: Scale, name: str, clients: int, streams: int, endpoints: int) -> Case:
+    def run(stage: Stage, subject: Subject) -> Figures:
+        requests = scale.requests(subject)
+        stage.open(subject, stage.backend(endpoints))
+        stage.h2load(max(1000, requests // 10), clients, streams)
+        with stage.measured() as reading:
+            outcome = stage.h2load(requests, clients, streams)
+        return {"cpu": reading.us_per(requests), "rate": requests / outcome.seconds}
+
+    return Case("saturated", name, (CPU, RATE), run)
+
+
+def lone(scale: Scale) -> list[Case]:
+    """One RPC at a time, everything on one CPU: -c 1 -m 1."""
+
+    def run(stage: Stage, subject: Subject) -> Figures:
+        requests = scale.requests(subject, full=10_000, quick=5_000)
+        stage.open(subject, stage.backend())
+        stage.h2load(requests // 10, 1, 1)
+        with stage.measured() as reading:
+            outcome = stage.h2load(requests, 1, 1)
+        return {"cpu": reading.us_per(requests), "wall": outcome.seconds * 1e6 / requests}
+
+    wall = Metric(**{**WALL.__dict__, "ratio": False})
+    added = Metric("added_wall", "us/RPC", "wall time that the hop adds: what it costs everybody, the kernel included")
+    return [
+        Case(
+            "lone",
+            "c1-m1",
+            (CPU, wall, added),
+            run,
+            placement=Placement.together,
+            paired=True,
+            direct=True,
+            added=("wall",),
+        )
+    ]
