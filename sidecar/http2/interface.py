@@ -103,7 +103,10 @@ class Sink:
         """The peer's SETTINGS were applied (and the ACK queued)."""
 
     def on_goaway(self, last_stream_id: int, error_code: int, debug: bytes) -> None:
-        """The peer will serve no stream above `last_stream_id`. Streams above it hear `on_reset(REFUSED_STREAM, True)` first."""
+        """The peer will serve no stream above `last_stream_id`.
+
+        Streams above it hear `on_reset(REFUSED_STREAM, True)` first.
+        """
 
     def on_ping_ack(self, payload: bytes) -> None:
         """The peer answered our PING (8 octets). An ACK of a PING that we did not send is ignored."""
@@ -192,8 +195,8 @@ class Codec:
     def open_stream(self, sink: StreamSink) -> Stream:
         """CLIENT: take the next stream id. The id is used by the next `send_headers` on it, which must follow before
 
-        any other `open_stream` of this codec; until then the stream does not count. Raises `StreamsExhausted` when no id is
-        left, when the peer's MAX_CONCURRENT_STREAMS are open, and after the peer's GOAWAY.
+        any other `open_stream` of this codec; until then the stream does not count. Raises `StreamsExhausted` when
+        no id is left, when the peer's MAX_CONCURRENT_STREAMS are open, and after the peer's GOAWAY.
         """
         raise NotImplementedError
 
