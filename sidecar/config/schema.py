@@ -1,4 +1,4 @@
-"""The JSON Schema of the file, for editors and the chart: msgspec's own, told of units, variables and empty sections."""
+"""The JSON Schema of the file, for editors and the chart: msgspec's own, told of units, variables, empty sections."""
 
 from __future__ import annotations
 
