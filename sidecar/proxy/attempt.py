@@ -1,0 +1,145 @@
+"""One try of an RPC on one stream of one endpoint. It hears that stream and tells its exchange.
+
+It keeps the endpoint's books: in flight from the start, one outcome at the end, exactly once. It decides
+nothing; `exchange` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.http2.constants import CANCEL, NO_ERROR
+from sidecar.http2.interface import HeaderBlock, Stream, StreamSink
+from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
+from sidecar.telemetry.metrics import bump
+from sidecar.telemetry.record import AttemptRecord
+
+if TYPE_CHECKING:
+    from sidecar.policy.endpoint import Endpoint
+    from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.upstream import UpstreamConnection
+
+FIRST = "first"
+
+
+class Attempt(StreamSink):
+    """Numbered from 1. `reason` says why it was made: `first`, or the reason of the retry."""
+
+    __slots__ = (
+        "connection",
+        "detail",
+        "done",
+        "endpoint",
+        "exchange",
+        "flush_mark",
+        "number",
+        "outcome",
+        "reason",
+        "seconds",
+        "started_at",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, exchange: Exchange, endpoint: Endpoint, connection: UpstreamConnection, number: int, reason: str):
+        self.exchange = exchange
+        self.endpoint = endpoint
+        self.connection = connection
+        self.number = number
+        self.reason = reason
+        self.stream: Stream | None = None
+        self.started_at: float = exchange.engine.now
+        self.flush_mark: int = connection.flushes
+        self.done = False
+        self.status: int = 0
+        self.outcome: int = SUCCESS
+        self.detail = ""
+        self.seconds: float = 0.0
+
+    # === heard from the stream ===
+
+    def on_informational(self, block: HeaderBlock) -> None:
+        if not self.done:
+            self.exchange.on_informational(block)
+
+    def on_headers(self, block: HeaderBlock, end_stream: bool) -> None:
+        if not self.done:
+            self.exchange.on_response_head(self, block, end_stream)
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        if self.done:
+            self._give_back(len(data))
+        else:
+            self.exchange.on_response_data(self, data, end_stream)
+
+    def on_trailers(self, block: HeaderBlock) -> None:
+        if not self.done:
+            self.exchange.on_response_trailers(self, block)
+
+    def on_reset(self, error_code: int, remote: bool) -> None:
+        if not self.done:
+            self.exchange.on_attempt_reset(self, error_code, remote)
+
+    def on_window(self) -> None:
+        if not self.done:
+            self.exchange.request.pump()
+
+    def _give_back(self, size: int) -> None:
+        if self.stream is not None:
+            self.connection.codec.acknowledge_received_data(self.stream, size)
+
+    # === the books ===
+
+    def open(self, stream: Stream) -> None:
+        """The request head is on its way."""
+        self.stream = stream
+        self.endpoint.in_flight += 1
+        self.connection.attempts.add(self)
+        self.exchange.dispatch.metrics.attempt_started += 1
+
+    @property
+    def unsent(self) -> bool:
+        """Whether nothing of it was ever written to the socket."""
+        return self.connection.flushes == self.flush_mark
+
+    def close(self, outcome: int, status: int, detail: str = "") -> None:
+        """It is over: free the stream if it is not, and record the outcome. Only the first call counts."""
+        if self.done:
+            return
+        self.done = True
+        self.outcome = outcome
+        self.status = status
+        self.detail = detail
+        stream, connection, endpoint = self.stream, self.connection, self.endpoint
+        if stream is None:
+            return
+        if not (stream.local_closed and stream.remote_closed):
+            # A finished response frees the stream without blame (H2-62); everything else stops the server's work.
+            connection.codec.reset_stream(stream, NO_ERROR if stream.remote_closed else CANCEL)
+            connection.touch()
+        now = self.exchange.engine.now
+        self.seconds = now - self.started_at
+        endpoint.in_flight -= 1
+        if outcome == SUCCESS:
+            endpoint.successes += 1
+        elif outcome != CANCELLED:
+            endpoint.failures += 1
+        endpoint.latency.observe(self.seconds)
+        metrics = self.exchange.dispatch.metrics
+        metrics.attempt_status[status] += 1
+        metrics.attempt_latency.observe(self.seconds)
+        if outcome != SUCCESS:
+            bump(metrics.outcomes, OUTCOME_NAMES[outcome])
+        self.exchange.dispatch.cluster.balancer.done(endpoint, outcome, self.seconds, now)
+        connection.remove(self)
+
+    def record(self) -> AttemptRecord:
+        """For the access log."""
+        return AttemptRecord(
+            endpoint=self.endpoint.address,
+            status=self.status,
+            outcome=OUTCOME_NAMES[self.outcome],
+            reason=self.reason,
+            detail=self.detail,
+            seconds=self.seconds,
+        )

@@ -1,0 +1,195 @@
+"""What both kinds of HTTP/2 connection share: a transport, a codec, one write per turn, and senders held back.
+
+A subclass hears the codec's sink calls and knows what the connection is for. This file knows only bytes:
+`data_received` feeds the codec, `flush` drains it. An exception in here costs this connection only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, error_name
+from sidecar.http2.errors import RemoteProtocolError
+from sidecar.http2.interface import Sink
+
+if TYPE_CHECKING:
+    from sidecar.proxy.engine import Engine
+    from sidecar.proxy.relay import Relay
+
+log = logging.getLogger("sidecar.proxy")
+
+
+class Connection(Sink):
+    """One HTTP/2 connection over one transport. It ends with `connection_lost`, which is called exactly once."""
+
+    def __init__(self, engine: Engine, role: int) -> None:
+        self.engine = engine
+        self.codec = engine.codec_class(role, engine.codec_settings, self)
+        self.transport: asyncio.Transport | None = None
+        self.dirty = False
+        self.paused = False  # the transport's buffer is above its high-water mark
+        self.closing = False  # no more is read or queued; what is queued is written, then the transport closes
+        self.blocked: dict[Relay, None] = {}  # relays with DATA for this peer that did not fit, in turn
+        self.peer = ""
+
+    # === called by the event loop ===
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """The socket is connected: say hello."""
+        self.engine.begin()
+        self.transport = transport
+        self.peer = peer_name(transport)
+        high = self.engine.buffers.per_connection
+        transport.set_write_buffer_limits(high=high, low=high // 4)
+        self.codec.limit_output(high)
+        self.codec.initiate_connection()
+        self.engine.add_connection(self)
+        self.touch()
+        self.on_open()
+        self.engine.settle()
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the peer."""
+        engine = self.engine
+        engine.begin()
+        if not self.closing:
+            self.feed(data)
+        engine.settle_read()
+
+    def feed(self, data: bytes) -> None:
+        """Give octets to the codec, and see to it that what it answers is written."""
+        try:
+            self.codec.receive_data(data)
+        except RemoteProtocolError as error:
+            self.on_protocol_error(error)
+            self.shut(f"protocol error: {error}")
+        except Exception:
+            log.exception("%r: internal error; closing this connection", self)
+            self.abort_codec(INTERNAL_ERROR)
+            self.shut("internal error of the sidecar")
+        if self.codec.has_data_to_send():
+            self.touch()
+
+    def eof_received(self) -> bool:
+        """The peer is done; in HTTP/2 that is the end of the connection (H2-85)."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone: every stream on it gets its terminal action (H2-84)."""
+        self.engine.begin()
+        self.closing = True
+        self.transport = None
+        self.engine.connections.discard(self)
+        self.blocked.clear()
+        self.on_closed(f"connection lost: {exc}" if exc else "connection closed by the peer")
+        self.engine.settle()
+
+    def pause_writing(self) -> None:
+        """The peer reads too slowly: take no more DATA for it (SE-07)."""
+        self.paused = True
+        self.codec.limit_output(0)
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self.engine.begin()
+        self.paused = False
+        self.codec.limit_output(self.engine.buffers.per_connection)
+        self.serve_blocked()
+        self.touch()
+        self.engine.settle()
+
+    # === output ===
+
+    def touch(self) -> None:
+        """There is, or may be, output: flush when the turn settles."""
+        if not self.dirty:
+            self.dirty = True
+            self.engine.mark_dirty(self)
+
+    def flush(self) -> None:
+        """Write what the codec has queued, in one write; more only when the output limit had cut it short."""
+        self.dirty = False
+        transport = self.transport
+        if transport is None:
+            return
+        limit = self.engine.buffers.per_connection
+        while True:
+            data = self.codec.data_to_send()
+            if data:
+                transport.write(data)
+                self.codec.limit_output(0 if self.paused else limit)
+            if not self.blocked or self.paused or len(data) < limit or not self.serve_blocked():
+                break
+        if self.closing:
+            transport.close()
+
+    def block(self, relay: Relay) -> None:
+        """`relay` has DATA that did not fit; it gets its turn when there is room."""
+        self.blocked[relay] = None
+
+    def serve_blocked(self) -> bool:
+        """Let the blocked relays send one chunk each in turn, until none can. Whether anything was sent (H2-50)."""
+        progress = False
+        moved = True
+        while moved and self.blocked and not self.closing:
+            moved = False
+            for relay in list(self.blocked):
+                if relay in self.blocked and relay.send_chunk():
+                    moved = progress = True
+        return progress
+
+    def on_window(self) -> None:
+        """The peer's connection window, or every stream's, opened."""
+        if self.blocked and self.serve_blocked():
+            self.touch()
+
+    # === the end ===
+
+    def shut(self, reason: str) -> None:
+        """Write what is queued, then close. Streams are told by `connection_lost`."""
+        if not self.closing:
+            self.closing = True
+            self.touch()
+
+    def abort_codec(self, error_code: int) -> None:
+        """Queue a GOAWAY that names our fault, as far as the codec still can."""
+        try:
+            self.codec.send_goaway(self.codec.highest_remote_stream_id, error_code)
+        except Exception:
+            log.exception("%r: could not say %s", self, error_name(error_code))
+
+    def close(self) -> None:
+        """End an idle connection in order."""
+        if not self.closing:
+            self.abort_codec(NO_ERROR)
+            self.shut("closed")
+
+    def abort(self) -> None:
+        """End it now; what is queued is dropped."""
+        self.closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    # === for subclasses ===
+
+    def on_open(self) -> None:
+        """The transport is up and our SETTINGS are queued."""
+
+    def on_closed(self, reason: str) -> None:
+        """The transport is gone. Called once."""
+        raise NotImplementedError
+
+    def on_protocol_error(self, error: RemoteProtocolError) -> None:
+        """The peer broke HTTP/2; the connection is being closed."""
+        raise NotImplementedError
+
+
+def peer_name(transport: asyncio.BaseTransport) -> str:
+    """`host:port` of the other end, or the path of a Unix socket."""
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(peer or "unix")

@@ -1,0 +1,189 @@
+"""What all connections of the process share: the clock, the wheel's timer, the flush, the byte budget, the access log.
+
+Every call from the event loop into the proxy begins with `begin` and ends with `settle`: `begin` reads the clock
+once for the whole batch, `settle` serves what waited and writes each connection's output once. Nothing in between
+writes to a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sidecar.http2.interface import Codec, CodecSettings
+from sidecar.proxy.settings import BufferSettings, Http2Settings
+from sidecar.proxy.wheel import TICK, Alarm, Wheel
+from sidecar.telemetry.metrics import ProcessMetrics
+from sidecar.telemetry.record import RpcRecord
+
+if TYPE_CHECKING:
+    from sidecar.proxy.connection import Connection
+    from sidecar.proxy.dispatch import Dispatch
+
+# How many read events are flushed singly before it is tried out whether they come in bunches.
+PROBE_EVERY = 16
+# Octets that all RPCs together may keep for a replay; beyond it an RPC commits (linkerd: 64 KiB per RPC, no cap).
+REPLAY_BUDGET = 16 * 2**20
+# Connects under way at a time, so that a thousand discovered endpoints are not dialled at once (RL-42).
+MAX_DIALS = 64
+
+
+class Engine:
+    """The shared parts of the data path. One per process; it ends with the event loop."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        codec_class: type[Codec],
+        http2: Http2Settings,
+        buffers: BufferSettings,
+        metrics: ProcessMetrics,
+        rng: random.Random,
+        log_rpc: Callable[[RpcRecord], None] | None = None,
+        log_every_rpc: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loop = loop
+        self.codec_class = codec_class
+        self.http2 = http2
+        self.codec_settings: CodecSettings = http2.codec_settings()
+        self.buffers = buffers
+        self.metrics = metrics
+        self.rng = rng
+        self.log_rpc = log_rpc
+        self.log_every_rpc = log_every_rpc
+        self.dial_slots = asyncio.Semaphore(MAX_DIALS)
+        self.replay_size: int = 0
+        self.connections: set[Connection] = set()
+        self.now: float = clock()
+        self._clock = clock
+        self._wheel = Wheel()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float = 0.0
+        self._dirty: list[Connection] = []
+        self._waiting: list[Dispatch] = []
+        self._holding = False
+        self._flush_scheduled = False
+        self._reads_in_turn = 0
+        self._bunched = False
+        self._until_probe = PROBE_EVERY
+
+    # === turns ===
+
+    def begin(self) -> float:
+        """A call from the event loop starts: read the clock."""
+        self.now = self._clock()
+        return self.now
+
+    def settle(self) -> None:
+        """The call ends: serve the queues that may move, then write every dirty connection once."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for dispatch in waiting:
+                dispatch.serve_queue()
+        while self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.flush()
+
+    def settle_read(self) -> None:
+        """The end of a read event: like `settle`, but events that come in bunches share one flush.
+
+        Alone, an event is flushed at once, which is best for its latency. When several sockets are readable in
+        one turn of the loop, their output is gathered and written by one callback at the end of that turn.
+        """
+        if self._flush_scheduled:
+            self._reads_in_turn += 1
+            return
+        self._until_probe -= 1
+        if self._bunched or self._until_probe <= 0:
+            self._flush_scheduled = True
+            self._reads_in_turn = 1
+            self.loop.call_soon(self._flush_turn)
+            if self._bunched:
+                return
+        self.settle()
+
+    def _flush_turn(self) -> None:
+        self._flush_scheduled = False
+        self._bunched = self._reads_in_turn > 1
+        self._until_probe = PROBE_EVERY
+        self.settle()
+
+    def mark_dirty(self, connection: Connection) -> None:
+        """`connection` has output; it is flushed when the turn settles."""
+        self._dirty.append(connection)
+
+    def mark_waiting(self, dispatch: Dispatch) -> None:
+        """Something changed that the queue of `dispatch` waits for."""
+        self._waiting.append(dispatch)
+
+    # === time ===
+
+    def set_alarm(self, alarm: Alarm, due_at: float) -> None:
+        """Ring at `due_at` (loop clock)."""
+        self._wheel.set(alarm, due_at)
+        if self._timer is None or due_at < self._timer_at - TICK:
+            self._arm()
+
+    def cancel_alarm(self, alarm: Alarm) -> None:
+        """Do not ring. The timer is left alone: waking once for nothing is cheaper than moving it each time."""
+        self._wheel.cancel(alarm)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_at = self._wheel.next_at()
+        if due_at is not None:
+            self._timer_at = due_at
+            self._timer = self.loop.call_later(max(0.0, due_at - self._clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wheel.advance(self.begin())
+        self.settle()
+        if self._timer is None:
+            self._arm()
+
+    # === memory ===
+
+    def hold(self, size: int) -> None:
+        """`size` octets could not be sent on and are kept. Over the soft limit, senders are credited for less (H2-45)."""
+        self.metrics.buffered += size
+        if not self._holding and self.metrics.buffered > self.buffers.soft_limit:
+            self._set_holding(True)
+
+    def release(self, size: int) -> None:
+        """They were sent on, or dropped."""
+        self.metrics.buffered -= size
+        # Well below the limit, so that it does not flap.
+        if self._holding and self.metrics.buffered < self.buffers.soft_limit * 3 // 4:
+            self._set_holding(False)
+
+    @property
+    def full(self) -> bool:
+        """Whether new RPCs must be refused for want of memory (RL-40)."""
+        return self.metrics.buffered > self.buffers.hard_limit
+
+    def _set_holding(self, holding: bool) -> None:
+        self._holding = holding
+        for connection in self.connections:
+            connection.codec.hold_credit(holding)
+            connection.touch()
+
+    def add_connection(self, connection: Connection) -> None:
+        """A connection is up."""
+        self.connections.add(connection)
+        if self._holding:
+            connection.codec.hold_credit(True)
+
+    def close(self) -> None:
+        """Stop the timer; for the end of the process and of tests."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,456 @@
+"""One RPC as the app sees it: from its request head to its last octet, over one attempt or several.
+
+It is the sink of the app's stream and hears its attempts. It is a state machine; `_TABLE` holds the legal
+moves. Layers from the outside in: metrics (what the caller saw) -> deadline -> in-flight cap -> retry -> pick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, error_name
+from sidecar.http2.errors import HeaderListTooLarge, StreamsExhausted
+from sidecar.http2.interface import HeaderBlock, Stream, StreamSink
+from sidecar.policy.balancer import PickContext
+from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
+from sidecar.policy.endpoint import Endpoint
+from sidecar.proxy.attempt import FIRST, Attempt
+from sidecar.proxy.relay import Relay
+from sidecar.proxy.replay import Replay
+from sidecar.proxy.wheel import Alarm
+from sidecar.rpc import outcome as outcomes
+from sidecar.rpc import status as codes
+from sidecar.rpc.metadata import (
+    NO_STATUS,
+    RequestHead,
+    ResponseHead,
+    build_request,
+    build_trailers,
+    build_trailers_only,
+    read_response,
+)
+from sidecar.telemetry.metrics import bump
+from sidecar.telemetry.record import RpcRecord
+
+if TYPE_CHECKING:
+    from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.upstream import UpstreamConnection
+
+WAITING: Final = 0  # no attempt: just opened, queued, or between two attempts
+ATTEMPTING: Final = 1  # an attempt is on the wire and nothing of its response was forwarded
+RESPONDING: Final = 2  # committed: the response head went to the app
+DONE: Final = 3
+STATE_NAMES: Final = ("waiting", "attempting", "responding", "done")
+
+SEND: Final = 0  # an attempt starts
+RETRY: Final = 1  # the attempt failed and another may follow
+HEAD: Final = 2  # a response head is forwarded
+END: Final = 3  # the app has its answer, or is gone
+
+ILLEGAL: Final = -1
+#                        SEND        RETRY    HEAD        END
+_TABLE: Final = (
+    (ATTEMPTING, ILLEGAL, ILLEGAL, DONE),  # WAITING
+    (ILLEGAL, WAITING, RESPONDING, DONE),  # ATTEMPTING
+    (ILLEGAL, ILLEGAL, ILLEGAL, DONE),  # RESPONDING
+    (ILLEGAL, ILLEGAL, ILLEGAL, ILLEGAL),  # DONE
+)
+
+# Reasons of transparent retries, which are also metric labels (RT-06).
+NOT_SENT: Final = "not_sent"
+REFUSED: Final = "refused_stream"
+GOAWAY: Final = "goaway"
+
+
+_SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
+
+
+class Deadline(Alarm):
+    """The moment after which the app no longer wants the answer (GR-43)."""
+
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self.exchange = exchange
+
+    def ring(self, now: float) -> None:
+        self.exchange.on_deadline()
+
+
+class Exchange(StreamSink):
+    """One RPC. It ends with `_end`, which is reached exactly once."""
+
+    __slots__ = (
+        "attempt",
+        "attempts",
+        "connection",
+        "deadline",
+        "deadline_at",
+        "dispatch",
+        "engine",
+        "head",
+        "history",
+        "http_status",
+        "last",
+        "queued",
+        "refused_once",
+        "request",
+        "response",
+        "started_at",
+        "state",
+        "status",
+        "stream",
+        "text",
+        "tried",
+        "why",
+    )
+
+    def __init__(self, connection: DownstreamConnection, stream: Stream, head: RequestHead) -> None:
+        self.connection = connection
+        self.engine = connection.engine
+        self.dispatch = connection.dispatch
+        self.stream = stream
+        self.head = head
+        self.state: int = WAITING
+        self.queued = False  # waits in the queue of `dispatch`
+        self.why: str = FIRST  # the reason of the attempt that comes next
+        self.started_at: float = self.engine.now
+        self.deadline_at: float = 0.0  # 0: none
+        self.deadline: Deadline | None = None
+        self.attempt: Attempt | None = None
+        self.attempts: int = 0
+        self.tried: tuple[Endpoint, ...] = ()
+        self.history: list[Attempt] | None = None  # attempts that failed before the present one
+        self.last: Attempt | None = None  # the attempt that ended last
+        self.refused_once = False
+        self.http_status: int = 0  # of the forwarded response head
+        self.status: int = codes.OK
+        self.text = ""
+        self.request = Relay(self, Replay(self.engine, self.dispatch.limits.replay_size))
+        self.request.source = connection
+        self.request.source_stream = stream
+        self.response: Relay | None = None
+
+    def _move(self, event: int) -> None:
+        """The one door of the state machine."""
+        state = _TABLE[self.state][event]
+        if state == ILLEGAL:
+            raise RuntimeError(f"exchange cannot take event {event} while {STATE_NAMES[self.state]}")
+        self.state = state
+
+    # === from the app ===
+
+    def start(self, end_stream: bool) -> None:
+        """The request head is here."""
+        dispatch = self.dispatch
+        dispatch.add()
+        self.request.ended = end_stream
+        if self.head.method == b"CONNECT":
+            self.fail(codes.UNIMPLEMENTED, "CONNECT is not supported")
+            return
+        timeout = self.head.timeout
+        if timeout is not None:
+            self.deadline_at = self.started_at + timeout
+            if timeout <= 0:
+                self.on_deadline()
+                return
+            self.deadline = Deadline(self)
+            self.engine.set_alarm(self.deadline, self.deadline_at)
+        if dispatch.in_flight > dispatch.limits.max_in_flight:
+            text = f"{dispatch.name}: {dispatch.limits.max_in_flight} RPCs are in flight, which is its limit"
+            self.refuse(Refusal(IN_FLIGHT_CAP, text))
+        elif self.engine.full:
+            self.refuse(Refusal(BUFFERS_FULL, f"{dispatch.name}: the sidecar's buffers are full"))
+        else:
+            self.try_attempt()
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        self.dispatch.metrics.bytes_up += len(data)
+        self.request.receive(data, end_stream)
+
+    def on_trailers(self, block: HeaderBlock) -> None:
+        self.request.finish(block)
+
+    def on_reset(self, error_code: int, remote: bool) -> None:
+        """The app gave up on it, or broke the rules of the stream: nobody reads an answer any more."""
+        if self.state != DONE:
+            self.abandon(f"reset by the app: {error_name(error_code)}" if remote else "the app broke the rules of HTTP/2")
+
+    def on_window(self) -> None:
+        if self.response is not None:
+            self.response.pump()
+
+    def abandon(self, detail: str) -> None:
+        """The app is gone: stop the work upstream (H2-63)."""
+        if self.attempt is not None:
+            self._close_attempt(self.attempt, outcomes.CANCELLED, codes.CANCELLED, detail)
+        self._end(codes.CANCELLED, detail)
+
+    # === attempts ===
+
+    def try_attempt(self) -> None:
+        """Pick an endpoint and send; or wait for one; or answer why there is none."""
+        dispatch = self.dispatch
+        while True:
+            context = PickContext(self.head, self.tried) if self.tried or dispatch.wants_context else None
+            picked = dispatch.cluster.pick(context, self.engine.now)
+            if isinstance(picked, Refusal):
+                dispatch.wait(self, picked)
+                return
+            connection = dispatch.acquire(picked)
+            if connection is not None and self._send(picked, connection):
+                return
+
+    def _send(self, endpoint: Endpoint, connection: UpstreamConnection) -> bool:
+        """Start an attempt. False when the connection turns out to take no more streams."""
+        remaining = None
+        if self.deadline_at:
+            remaining = self.deadline_at - self.engine.now
+        block = build_request(self.head, remaining, self.attempts)
+        attempt = Attempt(self, endpoint, connection, self.attempts + 1, self.why)
+        ended = self.request.ended and not self.request.received and self.request.trailers is None
+        try:
+            stream = connection.codec.open_stream(attempt)
+            connection.codec.send_headers(stream, block, ended)
+        except StreamsExhausted:
+            connection.on_exhausted()
+            return False
+        except HeaderListTooLarge as error:
+            self.fail(codes.RESOURCE_EXHAUSTED, f"{self.dispatch.name}: {endpoint.address} accepts no such header: {error}")
+            return True
+        self._move(SEND)
+        self.attempts += 1
+        self.attempt = attempt
+        attempt.open(stream)
+        connection.touch()
+        if ended:
+            self.request.finished = True
+        else:
+            self.request.attach(connection, stream)
+        return True
+
+    def _close_attempt(self, attempt: Attempt, outcome: int, status: int, detail: str = "") -> None:
+        self.attempt = None
+        self.last = attempt
+        self.request.detach()
+        attempt.close(outcome, status, detail)
+        if outcome != outcomes.SUCCESS:
+            if self.history is None:
+                self.history = []
+            self.history.append(attempt)
+            self.tried = (*self.tried, attempt.endpoint)
+
+    def on_attempt_reset(self, attempt: Attempt, error_code: int, remote: bool) -> None:
+        """The stream was reset before its response was complete (tables 6.2, RT-06, GR-33)."""
+        endpoint = attempt.endpoint.address
+        if remote and error_code == REFUSED_STREAM:
+            replayable = self._may_replay() and not self.refused_once
+            self._close_attempt(attempt, outcomes.REFUSED, codes.UNAVAILABLE, "the stream was refused, not processed")
+            if replayable:
+                self.refused_once = True
+                self._retry(REFUSED)
+            else:
+                self.fail(codes.UNAVAILABLE, f"{self.dispatch.name}: {endpoint} refused the stream")
+            return
+        passed = self.deadline_at != 0 and self.engine.now >= self.deadline_at
+        status = codes.status_of_reset(error_code, passed) if remote else codes.INTERNAL
+        what = "reset the stream" if remote else "broke the rules of HTTP/2"
+        self._close_attempt(attempt, outcomes.RESET, status, f"{what}: {error_name(error_code)}")
+        self.fail(status, f"{self.dispatch.name}: {endpoint} {what} with {error_name(error_code)}")
+
+    def on_connection_lost(self, attempt: Attempt, detail: str) -> None:
+        """The attempt's connection is gone. What never left may go elsewhere; the rest may have run (H2-65)."""
+        replayable = attempt.unsent and self._may_replay()
+        self._close_attempt(attempt, outcomes.RESET, codes.UNAVAILABLE, detail)
+        if replayable:
+            self._retry(NOT_SENT)
+        else:
+            where = "in the middle of its answer" if self.state == RESPONDING else "before it answered; the RPC may have run"
+            self.fail(codes.UNAVAILABLE, f"{self.dispatch.name}: lost {attempt.endpoint.address} {where}: {detail}")
+
+    def _may_replay(self) -> bool:
+        """Whether the RPC is uncommitted and all of its request is at hand (gRFC A6)."""
+        replay = self.request.replay
+        return self.state == ATTEMPTING and replay is not None and replay.live
+
+    def _retry(self, why: str) -> None:
+        """Another attempt when the turn settles: by then it is known whether the connection is going away."""
+        self._move(RETRY)
+        self.why = why
+        self.request.finished = False
+        self.dispatch.requeue(self)
+
+    def resume(self) -> None:
+        """Its turn in the queue has come."""
+        if self.why != FIRST and self.attempts:
+            if self.why == REFUSED and self.last is not None and self.last.connection.draining:
+                self.why = GOAWAY
+            bump(self.dispatch.metrics.retries, self.why)
+        self.try_attempt()
+
+    # === the response ===
+
+    def on_informational(self, block: HeaderBlock) -> None:
+        """A 1xx head passes on and commits nothing (H2-37)."""
+        if self.state == ATTEMPTING:
+            self.connection.codec.send_informational(self.stream, block)
+            self.connection.touch()
+
+    def on_response_head(self, attempt: Attempt, block: HeaderBlock, end_stream: bool) -> None:
+        """The final head: from here on the RPC is committed, unless it is the whole answer (GR-30)."""
+        response = read_response(block)
+        self.http_status = response.http_status
+        if end_stream:
+            self._record_answer(attempt, response)
+        else:
+            response_relay = Relay(self, None)
+            response_relay.source = attempt.connection
+            response_relay.source_stream = attempt.stream
+            response_relay.target = self.connection
+            response_relay.target_stream = self.stream
+            self.response = response_relay
+        if self.request.replay is not None:
+            self.request.replay.drop()
+        try:
+            self.connection.codec.send_headers(self.stream, block, end_stream)
+        except HeaderListTooLarge as error:
+            self.response = None
+            self.fail(codes.RESOURCE_EXHAUSTED, f"{self.dispatch.name}: the app accepts no such response head: {error}")
+            return
+        self.connection.touch()
+        if end_stream:
+            self._end(self.status, self.text)
+        else:
+            self._move(HEAD)
+
+    def on_response_data(self, attempt: Attempt, data: bytes, end_stream: bool) -> None:
+        relay = self.response
+        assert relay is not None
+        self.dispatch.metrics.bytes_down += len(data)
+        relay.receive(data, end_stream)
+        if end_stream:
+            # No trailers: passed on as it is; the caller's gRPC library will make an error of it (GR-34).
+            self._record_answer(attempt, None)
+            if relay.finished:
+                self._end(self.status, self.text)
+
+    def on_response_trailers(self, attempt: Attempt, block: HeaderBlock) -> None:
+        relay = self.response
+        assert relay is not None
+        self._record_answer(attempt, read_response(block))
+        relay.finish(block)
+        if relay.finished and self.state != DONE:
+            self._end(self.status, self.text)
+
+    def _record_answer(self, attempt: Attempt, response: ResponseHead | None) -> None:
+        """The endpoint has answered in full: its verdict stands, whatever the app does with it (GR-32)."""
+        if response is not None and response.grpc_status != NO_STATUS:
+            status = response.grpc_status
+            self.text = response.message.decode("ascii", "replace")
+        elif self.head.is_grpc:
+            status = codes.status_of_http(self.http_status)
+        else:
+            status = codes.OK if self.http_status < _SERVER_ERRORS else codes.status_of_http(self.http_status)
+        self.status = status
+        self._close_attempt(attempt, outcomes.outcome_of_status(status), status, self.text)
+
+    def on_relay_finished(self, relay: Relay) -> None:
+        """What was held for a slow reader is out, END_STREAM included."""
+        if relay is self.response and self.attempt is None and self.state != DONE:
+            self._end(self.status, self.text)
+
+    def on_trailers_refused(self, relay: Relay, detail: str) -> None:
+        """A peer accepts no trailing block of that size: say so in a small one (H2-26)."""
+        text = f"{self.dispatch.name}: trailers too large: {detail}"
+        if relay is self.response:
+            self.status, self.text = codes.RESOURCE_EXHAUSTED, text
+            self.connection.codec.send_trailers(self.stream, build_trailers(codes.RESOURCE_EXHAUSTED, text))
+        elif self.attempt is not None:
+            self._close_attempt(self.attempt, outcomes.CANCELLED, codes.RESOURCE_EXHAUSTED, text)
+            self.fail(codes.RESOURCE_EXHAUSTED, text)
+
+    # === answers of our own ===
+
+    def on_deadline(self) -> None:
+        """Out of time. A complete answer that only waits to be read is left alone (GR-44)."""
+        if self.state == DONE or (self.state == RESPONDING and self.attempt is None):
+            return
+        after = f"after {self.engine.now - self.started_at:.3f}s"
+        where = "waiting for an endpoint"
+        if self.attempt is not None:
+            where = f"waiting for {self.attempt.endpoint.address}"
+            self._close_attempt(self.attempt, outcomes.TIMEOUT, codes.DEADLINE_EXCEEDED, f"deadline {after}")
+        if self.response is not None:
+            self.response.discard()
+            self.response.target = self.connection
+            self.response.target_stream = self.stream
+        self.fail(codes.DEADLINE_EXCEEDED, f"{self.dispatch.name}: deadline exceeded {after} {where}")
+
+    def refuse(self, refusal: Refusal) -> None:
+        """No attempt can be made; the reason is counted under its own name (D18)."""
+        bump(self.dispatch.metrics.refusals, refusal.reason)
+        status = codes.RESOURCE_EXHAUSTED if refusal.reason == BUFFERS_FULL else codes.UNAVAILABLE
+        self.fail(status, refusal.text)
+
+    def fail(self, status: int, text: str) -> None:
+        """Answer in the endpoint's place; data that was received is delivered first (GR-20, GR-24, GR-33)."""
+        attempts = f"; attempts: {self.attempts}" if self.attempts else ""
+        self.status, self.text = status, f"sidecar: {text}{attempts}"
+        codec = self.connection.codec
+        self.connection.touch()
+        if self.response is None:
+            try:
+                codec.send_headers(self.stream, build_trailers_only(self.head, status, self.text), True)
+            except HeaderListTooLarge:
+                codec.reset_stream(self.stream, INTERNAL_ERROR)
+            self._end(status, self.text)
+        elif not self.head.is_grpc:
+            codec.reset_stream(self.stream, INTERNAL_ERROR)
+            self._end(status, self.text)
+        else:
+            self.response.finish(build_trailers(status, self.text))
+            if self.response.finished:
+                self._end(status, self.text)
+
+    # === the end ===
+
+    def _end(self, status: int, text: str) -> None:
+        """The app has its answer, or is gone: give everything back and count it once."""
+        self._move(END)
+        engine, dispatch, stream = self.engine, self.dispatch, self.stream
+        if self.attempt is not None:
+            self._close_attempt(self.attempt, outcomes.CANCELLED, status, text)
+        if not stream.remote_closed:
+            self.connection.codec.reset_stream(stream, NO_ERROR)
+            self.connection.touch()
+        if self.deadline is not None:
+            engine.cancel_alarm(self.deadline)
+        self.request.discard()
+        if self.response is not None:
+            self.response.discard()
+        seconds = engine.now - self.started_at
+        dispatch.metrics.exchange_status[status] += 1
+        dispatch.metrics.exchange_latency.observe(seconds)
+        dispatch.remove(self)
+        self.connection.remove(self)
+        if (status != codes.OK or engine.log_every_rpc) and engine.log_rpc is not None:
+            engine.log_rpc(self._record(status, text, seconds))
+
+    def _record(self, status: int, text: str, seconds: float) -> RpcRecord:
+        attempts = list(self.history or ())
+        if self.last is not None and self.last not in attempts:
+            attempts.append(self.last)
+        return RpcRecord(
+            upstream=self.dispatch.name,
+            path=self.head.path,
+            status=status,
+            message=text,
+            seconds=seconds,
+            bytes_up=self.request.received,
+            bytes_down=self.response.received if self.response is not None else 0,
+            attempts=tuple(attempt.record() for attempt in attempts),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.dispatch.name} {self.head.path!r} {STATE_NAMES[self.state]} attempts={self.attempts}>"

@@ -1,0 +1,233 @@
+"""The connections to one endpoint: dial, reuse, grow at the stream limit, replace, close.
+
+At most one connect runs at a time, with backoff after a failure; several connections exist only because the
+peer's stream limit was reached (gRFC A105). The pool tells the cluster how the endpoint is connected; it picks
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from sidecar.policy.backoff import Backoff
+from sidecar.policy.endpoint import CONNECTING, IDLE, READY, TRANSIENT_FAILURE, Endpoint
+from sidecar.proxy.upstream import Timeout, UpstreamConnection
+from sidecar.telemetry.metrics import bump
+
+if TYPE_CHECKING:
+    from sidecar.proxy.dispatch import Dispatch
+
+log = logging.getLogger("sidecar.proxy")
+
+BACKOFF_FACTOR: Final = 1.6  # gRPC connection-backoff.md
+BACKOFF_JITTER: Final = 0.2  # the same
+AGE_JITTER: Final = 0.1  # gRFC A9: +-10 %
+# A connection that lived shorter did not do any good: the next connect waits for the backoff.
+SHORT_LIFE: Final = 0.25
+
+
+class EndpointPool:
+    """All connections to `endpoint`. It ends when the endpoint left the cluster and its last attempt is over."""
+
+    def __init__(self, dispatch: Dispatch, endpoint: Endpoint) -> None:
+        self.dispatch = dispatch
+        self.engine = dispatch.engine
+        self.endpoint = endpoint
+        self.settings = dispatch.connection
+        self.name = dispatch.name
+        self.connections: list[UpstreamConnection] = []  # usable ones, oldest first
+        self.draining: set[UpstreamConnection] = set()
+        self.replacing: UpstreamConnection | None = None  # drains as soon as a younger one is ready
+        self.closed = False
+        self.failing = False
+        self._dial: asyncio.Task[None] | None = None
+        self._backoff = Backoff(self.settings.backoff_base, BACKOFF_FACTOR, self.settings.backoff_max, BACKOFF_JITTER)
+        self._redial = Timeout(self.connect)
+        self._grace = Timeout(self._cut)
+
+    # === picks ===
+
+    def acquire(self) -> UpstreamConnection | None:
+        """The oldest connection with a free stream slot (H2-72). None: the cluster has been told why."""
+        for connection in self.connections:
+            if connection.has_slot():
+                return connection
+        if not self.connections:
+            self._set_connectivity(CONNECTING)
+            self.connect()
+            return None
+        if len(self.connections) < self.settings.max_connections:
+            self.connect()
+        self.dispatch.cluster.set_saturated(self.endpoint, True)
+        return None
+
+    def on_slot(self) -> None:
+        """A slot may have become free."""
+        if any(connection.has_slot() for connection in self.connections):
+            self.dispatch.cluster.set_saturated(self.endpoint, False)
+
+    # === connecting ===
+
+    def connect(self) -> None:
+        """Dial, unless that is under way or waits for its backoff."""
+        if self.closed or self._dial is not None or self._redial.is_set:
+            return
+        if self.endpoint.connectivity == IDLE:
+            self._set_connectivity(CONNECTING)
+        self._dial = self.engine.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        connection = UpstreamConnection(self.engine, self)
+        timeout = self.settings.connect_timeout
+        error = ""
+        self.dispatch.metrics.connects += 1
+        try:
+            async with self.engine.dial_slots, asyncio.timeout(timeout):
+                await self.dispatch.dial(connection, self.endpoint.address)
+                await connection.settled.wait()
+            if not connection.ready:
+                error = connection.reason or "closed before its SETTINGS"
+        except TimeoutError:
+            error = f"no connection within {timeout:g}s"
+            bump(self.dispatch.metrics.connect_failures, "timeout")
+        except OSError as failure:
+            error = describe(failure)
+            bump(self.dispatch.metrics.connect_failures, "refused" if isinstance(failure, ConnectionRefusedError) else "error")
+        finally:
+            self._dial = None
+            if not connection.ready:
+                connection.abort()
+        self.engine.begin()
+        if error:
+            self._on_failed(error)
+        self.engine.settle()
+
+    def _on_failed(self, error: str) -> None:
+        delay = self._backoff.fail(self.engine.rng)
+        if not self.failing:
+            self.failing = True
+            log.warning(
+                "%s: cannot connect to %s: %s; trying again in %.1fs, others are used meanwhile",
+                self.name,
+                self.endpoint.address,
+                error,
+                delay,
+            )
+        self._retry_later(delay)
+        if not self.connections:
+            self._set_connectivity(TRANSIENT_FAILURE, error)
+
+    def _retry_later(self, delay: float) -> None:
+        if not self.closed:
+            self.engine.set_alarm(self._redial, self.engine.now + delay)
+
+    def on_ready(self, connection: UpstreamConnection) -> None:
+        """The peer's SETTINGS are here: it may be used."""
+        if self.closed:
+            connection.drain("removed")
+            return
+        if self.failing:
+            self.failing = False
+            log.info("%s: connected to %s again", self.name, self.endpoint.address)
+        self._backoff.succeed()
+        self.connections.append(connection)
+        self.endpoint.connections = len(self.connections)
+        self.endpoint.last_error = ""
+        settings = self.settings
+        now = self.engine.now
+        if settings.max_age:
+            jitter = 1 + AGE_JITTER * (2 * self.engine.rng.random() - 1)
+            self.engine.set_alarm(connection.age, now + settings.max_age * jitter)
+        if settings.idle_timeout:
+            self.engine.set_alarm(connection.idle, now + settings.idle_timeout)
+        self._set_connectivity(READY)
+        self.dispatch.cluster.set_saturated(self.endpoint, False)
+        if self.replacing is not None:
+            old, self.replacing = self.replacing, None
+            old.drain("max_age")
+
+    # === losing and closing ===
+
+    def replace(self, connection: UpstreamConnection, reason: str) -> None:
+        """Connect anew, then drain `connection`."""
+        if not self.closed and connection in self.connections:
+            self.replacing = connection
+            self.connect()
+            if self.settings.max_age:
+                # Should the connect fail, the old one stays in use and asks again later.
+                self.engine.set_alarm(connection.age, self.engine.now + max(1.0, self.settings.max_age * AGE_JITTER))
+
+    def may_close_idle(self, connection: UpstreamConnection) -> bool:
+        """An eager pool keeps its last connection, so that no RPC pays for a connect."""
+        return not self.settings.eager or len(self.connections) > 1
+
+    def on_draining(self, connection: UpstreamConnection) -> None:
+        """It takes no new attempts."""
+        self.draining.add(connection)
+        self._forget(connection)
+
+    def on_lost(self, connection: UpstreamConnection, detail: str) -> None:
+        """Its socket is gone. A connect that never got ready reports through `_connect`."""
+        connection.settled.set()
+        self.draining.discard(connection)
+        if connection.ready:
+            bump(self.dispatch.metrics.disconnects, connection.reason if connection.draining else "lost")
+            if not connection.draining:
+                self.endpoint.last_error = detail
+            self._forget(connection)
+        elif not connection.reason:
+            connection.reason = detail
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        """Take it out of the picks; replace it if the endpoint is still wanted (H2-81)."""
+        if connection not in self.connections:
+            return
+        self.connections.remove(connection)
+        self.endpoint.connections = len(self.connections)
+        if self.replacing is connection:
+            self.replacing = None
+        if self.connections or self.closed:
+            return
+        if connection.reason == "idle":
+            self._set_connectivity(IDLE)
+            return
+        self._set_connectivity(CONNECTING)
+        if self.engine.now - connection.ready_at < SHORT_LIFE:
+            self._retry_later(self._backoff.fail(self.engine.rng))
+        else:
+            self.connect()
+
+    def _set_connectivity(self, connectivity: int, error: str = "") -> None:
+        if connectivity == CONNECTING and self.endpoint.connectivity == TRANSIENT_FAILURE:
+            return  # gRPC: failing stays failing until it is ready
+        self.dispatch.cluster.set_connectivity(self.endpoint, connectivity, error)
+
+    def close(self, reason: str) -> None:
+        """The endpoint left: no new attempts, the old ones finish; after `drain_grace` they are cut (B12)."""
+        if self.closed:
+            return
+        self.closed = True
+        self.engine.cancel_alarm(self._redial)
+        if self._dial is not None:
+            self._dial.cancel()
+        for connection in list(self.connections):
+            connection.drain(reason)
+        if self.draining and self.settings.drain_grace:
+            self.engine.set_alarm(self._grace, self.engine.now + self.settings.drain_grace)
+
+    def _cut(self) -> None:
+        for connection in list(self.draining):
+            connection.reason = "removed from the registry, and its drain grace is over"
+            connection.abort()
+
+    def __repr__(self) -> str:
+        return f"<EndpointPool {self.endpoint.address} connections={len(self.connections)} draining={len(self.draining)}>"
+
+
+def describe(failure: OSError) -> str:
+    """A socket error in words."""
+    if isinstance(failure, ConnectionRefusedError):
+        return "connection refused"
+    return failure.strerror or str(failure) or type(failure).__name__

@@ -1,0 +1,47 @@
+"""The request octets of an RPC that may still have to be sent again (gRFC A6: the replay buffer).
+
+It holds references to what was received anyway and copies nothing. It overflows into being committed, which is
+no error: the RPC goes on, it can only not be retried any more (RT-04).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.proxy.engine import REPLAY_BUDGET
+
+if TYPE_CHECKING:
+    from sidecar.proxy.engine import Engine
+
+
+class Replay:
+    """Everything received so far from the app for one RPC, until `drop`."""
+
+    __slots__ = ("chunks", "engine", "limit", "live", "size")
+
+    def __init__(self, engine: Engine, limit: int) -> None:
+        self.engine = engine
+        self.limit = limit
+        self.chunks: list[bytes] = []
+        self.size: int = 0
+        self.live: bool = True
+
+    def keep(self, data: bytes) -> None:
+        """One more chunk; too much of it commits the RPC."""
+        if not self.live:
+            return
+        size = len(data)
+        if self.size + size > self.limit or self.engine.replay_size + size > REPLAY_BUDGET:
+            self.drop()
+            return
+        self.chunks.append(data)
+        self.size += size
+        self.engine.replay_size += size
+
+    def drop(self) -> None:
+        """Committed, or over: nothing can be replayed any more."""
+        if self.live:
+            self.live = False
+            self.engine.replay_size -= self.size
+            self.size = 0
+            self.chunks = []
