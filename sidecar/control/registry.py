@@ -19,12 +19,16 @@ class RegistryError(Exception):
     """The registry could not be asked or gave an answer that makes no sense."""
 
 
+class RegistryDenied(RegistryError):
+    """The registry is up and refuses: a token is missing, wrong or too weak. Trying again soon will not help (SE-44)."""
+
+
 class UnknownRegistration(RegistryError):
     """The registry does not know the registration (restarted, wiped, expired): register again."""
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """The registration as it should be."""
+    """The registration as it should be. An empty `address` is the address that the registry itself knows this machine by."""
 
     id: str
     address: str
@@ -39,7 +43,12 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Lease(abc.ABC):
-    """Our registration. It is acquired by `Registry.register`, kept by `renew`, ended by `release`."""
+    """Our registration. It is acquired by `Registry.register`, kept by `renew`, ended by `release`.
+
+    `renew_interval` is the longest time in seconds between two renewals; infinite where the registry probes by itself.
+    """
+
+    renew_interval: float = float("inf")
 
     @abc.abstractmethod
     async def renew(self, health: Health) -> None:
@@ -55,9 +64,14 @@ class Lease(abc.ABC):
 
 
 class Registry(abc.ABC):
-    """A place where services are registered and found."""
+    """A place where services are registered and found.
+
+    `name` is what snapshots call their source. `silence` is how many seconds `watch` may yield nothing before it must
+    be taken for dead; None: it speaks once and that is all.
+    """
 
     name: str
+    silence: float | None = None
 
     @abc.abstractmethod
     async def register(self, instance: Instance, health: Health) -> Lease:
@@ -65,9 +79,9 @@ class Registry(abc.ABC):
 
     @abc.abstractmethod
     def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
-        """Full memberships, the first one at once, then one per change. Raises `RegistryError`; the caller backs off and
+        """Full memberships, the first one at once, then one per change. Yielding the same list again confirms it.
 
-        calls again. It ends only by being closed.
+        Raises `RegistryError`; the caller backs off and calls again. It ends only by being closed.
         """
 
     @abc.abstractmethod

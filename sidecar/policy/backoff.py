@@ -12,7 +12,7 @@ FULL = 1.0
 
 
 class Backoff:
-    """Delays that grow by `factor` from `base` to `maximum` seconds, each blurred by `jitter`, until a success resets them.
+    """Delays that grow by `factor` from `base` to `maximum` seconds, each blurred by `jitter`, until a success.
 
     The defaults are gRPC's connection backoff but for its pace, which is for one data centre: 100 ms instead of
     1 s to begin with, 10 s instead of 120 s at most (doc/connection-backoff.md of gRPC; Envoy 500 ms and 5 s).

@@ -44,6 +44,10 @@ class Membership:
         self._empty: Snapshot | None = None  # an empty answer that is being held back
         self._suspects: dict[str, tuple[Member, float]] = {}  # by address: the member, and when it is given up
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin with a list from before a restart; answers are judged against it."""
+        self.believed = snapshot
+
     def on_answer(self, answer: Snapshot, now: float) -> Decision:
         """The registry has answered."""
         last = self._without_withdrawn(answer)
@@ -121,8 +125,8 @@ class Membership:
         snapshot = replace(answer, members=answer.members + suspects)
         if held:
             text = (
-                f"{len(held)} of {len(held) + len(answer.members)} instance(s) vanished at once: they are kept as a last"
-                f" resort for {SUSPECT_GRACES * self.empty_grace:g}s: {listed(held)}"
+                f"{len(held)} of {len(held) + len(answer.members)} instance(s) vanished at once: they are kept as a"
+                f" last resort for {SUSPECT_GRACES * self.empty_grace:g}s: {listed(held)}"
             )
             return self._settle(snapshot, REMOVAL_HELD, text)
         last = self.believed

@@ -24,7 +24,10 @@ class Histogram:
         """Count one duration; a negative one counts as zero."""
         micros = int(seconds * 1e6)
         if micros < STEPS:
-            index = micros if micros > 0 else 0
+            if seconds < 0:
+                seconds = 0.0
+                micros = 0
+            index = micros
         else:
             shift = micros.bit_length() - SHIFT - 1
             index = (shift << SHIFT) + (micros >> shift)
@@ -93,7 +96,11 @@ class RegistryMetrics:
         self.up: bool = False
         self.errors: int = 0
         self.registrations: int = 0
+        self.lost: int = 0  # times the registry had forgotten our registration
         self.updates: dict[str, int] = {}  # snapshots applied, by service
+        self.held: dict[str, int] = {}  # answers that were not taken at their word, by reason
+        self.known_leader: bool = True  # by the newest answer (X-Consul-KnownLeader)
+        self.last_contact: float = 0.0  # seconds since the answering server heard the leader (X-Consul-LastContact)
 
 
 class ProcessMetrics:
@@ -107,5 +114,5 @@ class ProcessMetrics:
 
 
 def bump(counts: dict[str, int], key: str) -> None:
-    """Add one to a counter that is labelled by reason. For paths that are rare: an RPC that succeeds never comes here."""
+    """Add one to a counter that is labelled by reason. For rare paths: an RPC that succeeds never comes here."""
     counts[key] = counts.get(key, 0) + 1

@@ -1,0 +1,34 @@
+"""The registry that is the configuration file: members that are written down, and never change until a reload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError
+from sidecar.control.settings import DiscoverySettings
+from sidecar.policy.snapshot import Member, Snapshot
+
+
+class StaticRegistry(Registry):
+    """The members of one upstream. It speaks once."""
+
+    name = "static"
+    silence = None
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = tuple(members)
+
+    async def register(self, instance: Instance, health: Health) -> Lease:
+        """Nobody can register in a file that somebody wrote by hand."""
+        raise RegistryError(f"{instance.settings.name} cannot be registered: the members are written in the configuration")
+
+    async def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
+        """The one snapshot, then silence. `tags` are honoured; the rest of `discovery` is for registries."""
+        wanted = set(discovery.tags)
+        members = tuple(member for member in self.members if wanted <= set(member.tags))
+        yield Snapshot(service=service, members=members, source=self.name)
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Nothing is open."""
