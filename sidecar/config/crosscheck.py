@@ -29,9 +29,9 @@ def cross_check(config: Config, written: Collection[Path]) -> Iterator[Finding]:
 
 def check_registry(config: Config, written: Collection[Path]) -> Iterator[Finding]:
     registry = config.registry
-    if registry.consul is not None and registry.file is not None:
+    if registry.consul and registry.file:
         yield ("registry", "file"), "registry.consul and registry.file are both given; keep one of them"
-    if registry.consul is None:
+    if not registry.consul:
         return
     consul, path = registry.consul, ("registry", "consul")
     if isinstance(consul.address, str):
@@ -48,7 +48,7 @@ def check_registry(config: Config, written: Collection[Path]) -> Iterator[Findin
 
 def check_service(config: Config, written: Collection[Path]) -> Iterator[Finding]:
     service = config.service
-    if service is None:
+    if not service:
         return
     if not has_registry(config):
         yield (
@@ -56,10 +56,10 @@ def check_service(config: Config, written: Collection[Path]) -> Iterator[Finding
             "service is given, but no registry to register it with; set registry.consul or registry.file",
         )
     check, path = service.check, ("service", "check")
-    kinds = [kind for kind in ("grpc", "http", "tcp") if getattr(check, kind) is not None]
+    kinds = [kind for kind in ("grpc", "http", "tcp") if getattr(check, kind)]
     if len(kinds) > 1:
         yield (*path, kinds[1]), f"service.check has {' and '.join(kinds)}; keep one of them"
-    if check.by == "agent" and config.registry.file is not None:
+    if check.by == "agent" and config.registry.file:
         yield (*path, "by"), "service.check.by: a file registry has no agent that could probe; leave it at sidecar"
     if check.ttl is not None and check.ttl < check.interval:
         yield (*path, "ttl"), "service.check.ttl is shorter than interval, so it would lapse between two probes"
@@ -77,7 +77,7 @@ def check_listeners(config: Config, written: Collection[Path]) -> Iterator[Findi
             continue
         if isinstance(address, UnixPath) and path[0] == "admin":
             yield path, f"{name} must be host:port"
-        elif path != ("admin", "probe_listen") and _remote(address) and not config.allow_remote_listeners:
+        elif path != ("admin", "probe_listen") and _remote(address) and config.allow_remote_listeners is False:
             hint = "; for probes from outside set admin.probe_listen" if path[0] == "admin" else ""
             yield path, f"{name} is not a loopback address; use 127.0.0.1, or set allow_remote_listeners: true{hint}"
         twin = next((other for other, taken in bound if clash(address, taken)), None)
@@ -103,7 +103,7 @@ def check_upstreams(config: Config, written: Collection[Path]) -> Iterator[Findi
             sentence = f"upstreams[{index}].balancer '{entry.balancer}' is neither a balancer nor module:Class{near}"
             yield (*path, "balancer"), sentence
         for key in ("filter", "datacenter"):
-            if getattr(entry.discovery, key) is not None and config.registry.file is not None:
+            if getattr(entry.discovery, key) and config.registry.file:
                 sentence = f"upstreams[{index}].discovery.{key} needs Consul; a file registry has no such thing"
                 yield (*path, "discovery", key), sentence
 

@@ -25,6 +25,7 @@ MAX_FILE_SIZE = 2**20  # 1 MiB; a ConfigMap holds no more
 MAX_DEPTH = 50  # the settings need 6
 MAX_NODES = 100_000  # with every alias written out
 
+NULL_TAG = "tag:yaml.org,2002:null"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in
 
 # What YAML 1.2 section 5.1 does not allow in a stream.
@@ -45,7 +46,7 @@ def parse_document(source: str, data: bytes) -> yaml.Node:
         raise _refuse(source, place, f"this is not YAML: {', '.join(words)}") from None
     except yaml.YAMLError as error:
         raise _refuse(source, Place(1, 1), f"this is not YAML: {' '.join(str(error).split())}") from None
-    if root is None or (isinstance(root, yaml.ScalarNode) and not root.value and not root.style):
+    if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == NULL_TAG and not root.style):
         raise _refuse(source, Place(1, 1), "the file is empty; write at least one key, or {} for all defaults")
     return root
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 from msgspec import inspect
 
-from sidecar.config.document import place_of
+from sidecar.config.document import NULL_TAG, place_of
 from sidecar.config.problem import Place, Problem, guess, nearest
 from sidecar.config.quantity import build_duration, build_size, parse_duration, parse_size
 from sidecar.config.shape import Shape, fields_of, shape_of
@@ -23,7 +23,6 @@ from sidecar.config.variable import fill, has_variable
 Path = tuple[str | int, ...]
 
 MAX_SHOWN_TEXT = 60  # characters of a wrong value that a message repeats
-NULL_TAG = "tag:yaml.org,2002:null"
 STANDARD_TAG = "tag:yaml.org,2002:"
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
