@@ -6,28 +6,29 @@ A check is asked even when parts of the file could not be read: those are UNREAD
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from sidecar.config.address import HostPort, UnixPath, clash, parse_host_port, parse_listen
 from sidecar.config.model import Config, StaticEndpoint
 from sidecar.config.problem import guess
 from sidecar.config.reader import Path, name_of
+from sidecar.control.settings import DiscoverySettings
 from sidecar.policy.balancer import BALANCERS
 
 Finding = tuple[Path, str]
-Check = Callable[[Config, Collection[Path]], Iterator[Finding]]  # the second argument: every path that was written
+Check = Callable[[Config], Iterator[Finding]]
 
 _CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
-def cross_check(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def cross_check(config: Config) -> Iterator[Finding]:
     """Everything that is wrong with `config` although each value alone is right."""
     for check in CHECKS:
-        yield from check(config, written)
+        yield from check(config)
 
 
-def check_registry(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def check_registry(config: Config) -> Iterator[Finding]:
     registry = config.registry
     if registry.consul and registry.file:
         yield ("registry", "file"), "registry.consul and registry.file are both given; keep one of them"
@@ -46,7 +47,7 @@ def check_registry(config: Config, written: Collection[Path]) -> Iterator[Findin
         yield (*path, given), f"registry.consul.{given} needs {other} beside it"
 
 
-def check_service(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def check_service(config: Config) -> Iterator[Finding]:
     service = config.service
     if not service:
         return
@@ -65,7 +66,7 @@ def check_service(config: Config, written: Collection[Path]) -> Iterator[Finding
         yield (*path, "ttl"), "service.check.ttl is shorter than interval, so it would lapse between two probes"
 
 
-def check_listeners(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def check_listeners(config: Config) -> Iterator[Finding]:
     """Every address can be bound, none twice, and none is reachable from outside unless that was asked for."""
     bound: list[tuple[str, HostPort | UnixPath]] = []
     for path, text in _listen_texts(config):
@@ -86,7 +87,7 @@ def check_listeners(config: Config, written: Collection[Path]) -> Iterator[Findi
         bound.append((name, address))
 
 
-def check_upstreams(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def check_upstreams(config: Config) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for index, entry in enumerate(config.upstreams):
         path: Path = ("upstreams", index)
@@ -108,14 +109,14 @@ def check_upstreams(config: Config, written: Collection[Path]) -> Iterator[Findi
                 yield (*path, "discovery", key), sentence
 
 
-def check_endpoints(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def check_endpoints(config: Config) -> Iterator[Finding]:
     for index, entry in enumerate(config.upstreams):
         if entry.endpoints is None:
             continue
         path: Path = ("upstreams", index, "endpoints")
         if entry.endpoints == ():
             yield path, f"{name_of(path)} is empty, so every RPC would fail; give an address or leave it out"
-        if (*path[:2], "discovery") in written:
+        if is_set(entry.discovery):
             yield (
                 (*path[:2], "discovery"),
                 f"upstreams[{index}] has endpoints, so discovery has no effect; keep one of them",
@@ -138,15 +139,14 @@ def check_endpoints(config: Config, written: Collection[Path]) -> Iterator[Findi
                 )
 
 
-def check_order(config: Config, written: Collection[Path]) -> Iterator[Finding]:
+def check_order(config: Config) -> Iterator[Finding]:
     """Pairs of which the first must not exceed the second."""
     if config.buffers.soft_limit > config.buffers.hard_limit:
         yield ("buffers", "soft_limit"), "buffers.soft_limit is above buffers.hard_limit"
     for index, entry in enumerate(config.upstreams):
         if entry.connection.backoff_base > entry.connection.backoff_max:
             path = ("upstreams", index, "connection")
-            key = "backoff_base" if (*path, "backoff_base") in written else "backoff_max"
-            yield (*path, key), f"{name_of(path)}: backoff_base is above backoff_max"
+            yield (*path, "backoff_base"), f"{name_of(path)}: backoff_base is above backoff_max"
 
 
 CHECKS: tuple[Check, ...] = (
@@ -162,6 +162,11 @@ CHECKS: tuple[Check, ...] = (
 def has_registry(config: Config) -> bool:
     """Whether there is a registry to register with and to ask."""
     return config.registry.consul is not None or config.registry.file is not None
+
+
+def is_set(discovery: object) -> bool:
+    """Whether it asks for anything but the default."""
+    return isinstance(discovery, DiscoverySettings) and discovery != DiscoverySettings()
 
 
 def is_text(value: object) -> bool:

@@ -48,7 +48,7 @@ def build_config(
         raise ConfigErrors(problems)
     for override in OVERRIDES:
         config = _override(config, override, environment, overrides or {}, origins, problems)
-    for path, sentence in cross_check(config, reader.places.keys()):
+    for path, sentence in cross_check(config):
         if path in origins:
             problems.append(Problem(origins[path], None, sentence))
         else:

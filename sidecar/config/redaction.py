@@ -13,8 +13,16 @@ REDACTED = "[redacted]"
 
 
 def dump(config: Struct) -> dict[str, Any]:
-    """Every setting by its key, defaults included. It can be written as JSON or YAML, and holds no secret."""
-    return {field.name: _plain(getattr(config, field.name), field.shape) for field in fields_of(type(config))}
+    """Every setting by its key, defaults included. It can be written as JSON or YAML, and holds no secret.
+
+    A section that is off is left out, as in the file: a null there would choose it.
+    """
+    values = {}
+    for field in fields_of(type(config)):
+        value = getattr(config, field.name)
+        if value is not None or not isinstance(field.shape.core, inspect.StructType):
+            values[field.name] = _plain(value, field.shape)
+    return values
 
 
 def plain_scalar(value: Any, shape: Shape) -> Any:

