@@ -15,6 +15,7 @@ from sidecar.rpc.deadline import encode_timeout, parse_timeout
 
 _TE: Final = (b"te", b"trailers")
 NO_STATUS: Final = -1
+_STATUS_DIGITS: Final = 3  # RFC 9110 section 15
 
 
 class RequestHead:
@@ -70,7 +71,10 @@ class RequestHead:
 
 
 class ResponseHead:
-    """One response head or trailing block, read. `grpc_status` is NO_STATUS where the field is absent."""
+    """One response head or trailing block, read.
+
+    `grpc_status` is NO_STATUS where the field is absent, `http_status` 0 where it is absent or no number.
+    """
 
     __slots__ = ("grpc_status", "http_status", "is_grpc", "message")
 
@@ -81,7 +85,7 @@ class ResponseHead:
         self.message: bytes = b""
         for name, value in block.fields:
             if name == b":status":
-                self.http_status = int(value)
+                self.http_status = int(value) if len(value) == _STATUS_DIGITS and value.isdigit() else 0
             elif name == b"grpc-status":
                 self.grpc_status = codes.parse_status(value)
             elif name == b"grpc-message":
@@ -152,7 +156,10 @@ def build_trailers_only(head: RequestHead, status: int, message: str) -> HeaderB
     """An answer that the sidecar makes itself, to be sent with END_STREAM (GR-20). Plain HTTP for a plain request."""
     if not head.is_grpc:
         return HeaderBlock(
-            [(b":status", b"%d" % codes.PLAIN_STATUS.get(status, 502)), (b"x-sidecar-error", codes.encode_message(message))]
+            [
+                (b":status", b"%d" % codes.PLAIN_STATUS.get(status, 502)),
+                (b"x-sidecar-error", codes.encode_message(message)),
+            ]
         )
     return HeaderBlock(
         [
