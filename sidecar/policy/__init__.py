@@ -1,1 +1,1 @@
-"""Decisions, without I/O: members, pick, eject, retry, budget. `now` and `rng` are arguments; nothing here waits or logs."""
+"""Decisions, without I/O: members, pick, eject, retry, budget. `now` and `rng` are arguments; nothing waits or logs."""

@@ -195,4 +195,6 @@ class Cluster:
         return Refusal(ALL_FAILING, f"{name}: none of its {total} instance(s) can be reached{detail}")
 
     def __repr__(self) -> str:
-        return f"<Cluster {self.name} {len(self.pickable)} of {len(self.endpoints)} pickable, from {self.source or '-'}>"
+        return (
+            f"<Cluster {self.name} {len(self.pickable)} of {len(self.endpoints)} pickable, from {self.source or '-'}>"
+        )

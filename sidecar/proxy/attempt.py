@@ -41,7 +41,9 @@ class Attempt(StreamSink):
         "stream",
     )
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint, connection: UpstreamConnection, number: int, reason: str):
+    def __init__(
+        self, exchange: Exchange, endpoint: Endpoint, connection: UpstreamConnection, number: int, reason: str
+    ):
         self.exchange = exchange
         self.endpoint = endpoint
         self.connection = connection

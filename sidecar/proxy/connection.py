@@ -37,16 +37,14 @@ class Connection(Sink):
     # === called by the event loop ===
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """The socket is connected: say hello."""
+        """The socket is connected."""
         self.engine.begin()
         self.transport = transport
         self.peer = peer_name(transport)
         high = self.engine.buffers.per_connection
         transport.set_write_buffer_limits(high=high, low=high // 4)
         self.codec.limit_output(high)
-        self.codec.initiate_connection()
         self.engine.add_connection(self)
-        self.touch()
         self.on_open()
         self.engine.settle()
 
@@ -101,6 +99,11 @@ class Connection(Sink):
         self.engine.settle()
 
     # === output ===
+
+    def greet(self) -> None:
+        """Say hello: SETTINGS, and the preface where we are the client."""
+        self.codec.initiate_connection()
+        self.touch()
 
     def touch(self) -> None:
         """There is, or may be, output: flush when the turn settles."""
@@ -175,7 +178,8 @@ class Connection(Sink):
     # === for subclasses ===
 
     def on_open(self) -> None:
-        """The transport is up and our SETTINGS are queued."""
+        """The transport is up. Called once."""
+        raise NotImplementedError
 
     def on_closed(self, reason: str) -> None:
         """The transport is gone. Called once."""

@@ -62,6 +62,7 @@ class Dispatch:
 
     def on_members(self, change: Change) -> None:
         """The registry's news: a pool for each new endpoint, and an end to those that left."""
+        self.engine.begin()
         for endpoint in change.removed:
             pool = self.pools.pop(endpoint, None)
             if pool is not None:
@@ -72,6 +73,7 @@ class Dispatch:
             self.pools[endpoint] = pool
             if self.connection.eager:
                 pool.connect()
+        self.engine.settle()
 
     async def dial(self, connection: UpstreamConnection, address: str) -> None:
         """Connect a socket to `address`. Raises OSError."""

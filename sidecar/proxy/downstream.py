@@ -54,7 +54,10 @@ class DownstreamConnection(Connection):
         self.engine.set_alarm(self._timeout, self.engine.now + self.engine.http2.preface_timeout)
 
     def feed(self, data: bytes) -> None:
-        """Octets for the codec; before the preface, look whether this is HTTP/2 at all."""
+        """Octets for the codec; before the preface, look whether this is HTTP/2 at all.
+
+        Our SETTINGS wait for it too, so that whoever speaks HTTP/1 gets an answer that it can read.
+        """
         if not self._greeted:
             data = self._greeting + data
             expected = PREFACE[: len(data)]
@@ -66,6 +69,7 @@ class DownstreamConnection(Connection):
                 return
             self._greeted = True
             self._greeting = b""
+            self.greet()
             self.idle_since = self.engine.now
             self._rearm()
         super().feed(data)
@@ -74,7 +78,9 @@ class DownstreamConnection(Connection):
         """Not HTTP/2. HTTP/1 gets one plain sentence (H2-01); anything else only the end of the connection."""
         name = self.dispatch.name
         if data[:4] in HTTP1_METHODS:
-            sentence = f"This port carries gRPC to {name!r} over HTTP/2 with prior knowledge; HTTP/1 is not served here.\n"
+            sentence = (
+                f"This port carries gRPC to {name!r} over HTTP/2 with prior knowledge; HTTP/1 is not served here.\n"
+            )
             body = sentence.encode()
             answer = (
                 b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -87,7 +93,6 @@ class DownstreamConnection(Connection):
         log.warning("%s: %s sent %r, which is not HTTP/2; closing the connection", name, self.peer, data[:16])
         self.closing = True
         if self.transport is not None:
-            self.codec.data_to_send()  # our SETTINGS would only confuse it
             self.transport.write(answer)
             self.transport.close()
 
@@ -135,7 +140,7 @@ class DownstreamConnection(Connection):
         if self.state != OPEN or self.closing:
             return
         if not self._greeted:
-            self.close()
+            self.shut("drained")
             return
         self.state = _TABLE[self.state, "drain"]
         self.codec.send_goaway(LARGEST_STREAM_ID, NO_ERROR, b"drain")

@@ -88,6 +88,6 @@ class Drain:
                 await self._until(lambda: not any(listener.connections for listener in self.listeners))
         except TimeoutError:
             pass
-        for connection in list(engine.connections):
-            connection.abort()
+        for left in list(engine.connections):
+            left.abort()
         return cut

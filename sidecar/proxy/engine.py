@@ -44,7 +44,7 @@ class Engine:
         metrics: ProcessMetrics,
         rng: random.Random,
         log_rpc: Callable[[RpcRecord], None] | None = None,
-        log_every_rpc: bool = False,
+        log_from: int = 17,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loop = loop
@@ -55,18 +55,19 @@ class Engine:
         self.metrics = metrics
         self.rng = rng
         self.log_rpc = log_rpc
-        self.log_every_rpc = log_every_rpc
+        self.log_from = log_from  # the lowest grpc-status that is logged; 17: none
         self.dial_slots = asyncio.Semaphore(MAX_DIALS)
         self.replay_size: int = 0
         self.connections: set[Connection] = set()
-        self.now: float = clock()
-        self._clock = clock
+        self.clock = clock
+        self.now: float = clock()  # of the present turn
         self._wheel = Wheel()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float = 0.0
         self._dirty: list[Connection] = []
         self._waiting: list[Dispatch] = []
         self._holding = False
+        self._in_turn = False
         self._flush_scheduled = False
         self._reads_in_turn = 0
         self._bunched = False
@@ -76,7 +77,8 @@ class Engine:
 
     def begin(self) -> float:
         """A call from the event loop starts: read the clock."""
-        self.now = self._clock()
+        self._in_turn = True
+        self.now = self.clock()
         return self.now
 
     def settle(self) -> None:
@@ -89,6 +91,7 @@ class Engine:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
                 connection.flush()
+        self._in_turn = False
 
     def settle_read(self) -> None:
         """The end of a read event: like `settle`, but events that come in bunches share one flush.
@@ -98,6 +101,7 @@ class Engine:
         """
         if self._flush_scheduled:
             self._reads_in_turn += 1
+            self._in_turn = False
             return
         self._until_probe -= 1
         if self._bunched or self._until_probe <= 0:
@@ -105,11 +109,13 @@ class Engine:
             self._reads_in_turn = 1
             self.loop.call_soon(self._flush_turn)
             if self._bunched:
+                self._in_turn = False
                 return
         self.settle()
 
     def _flush_turn(self) -> None:
         self._flush_scheduled = False
+        self.begin()
         self._bunched = self._reads_in_turn > 1
         self._until_probe = PROBE_EVERY
         self.settle()
@@ -117,10 +123,21 @@ class Engine:
     def mark_dirty(self, connection: Connection) -> None:
         """`connection` has output; it is flushed when the turn settles."""
         self._dirty.append(connection)
+        if not self._in_turn:
+            self._settle_soon()
 
     def mark_waiting(self, dispatch: Dispatch) -> None:
         """Something changed that the queue of `dispatch` waits for."""
         self._waiting.append(dispatch)
+        if not self._in_turn:
+            self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Something outside the data path, such as a new membership, gave it work."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._reads_in_turn = 0
+            self.loop.call_soon(self._flush_turn)
 
     # === time ===
 
@@ -141,7 +158,7 @@ class Engine:
         due_at = self._wheel.next_at()
         if due_at is not None:
             self._timer_at = due_at
-            self._timer = self.loop.call_later(max(0.0, due_at - self._clock()), self._on_timer)
+            self._timer = self.loop.call_later(max(0.0, due_at - self.clock()), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -153,7 +170,7 @@ class Engine:
     # === memory ===
 
     def hold(self, size: int) -> None:
-        """`size` octets could not be sent on and are kept. Over the soft limit, senders are credited for less (H2-45)."""
+        """`size` octets could not be sent on and are kept. Over the soft limit senders are held back (H2-45)."""
         self.metrics.buffered += size
         if not self._holding and self.metrics.buffered > self.buffers.soft_limit:
             self._set_holding(True)
@@ -181,6 +198,12 @@ class Engine:
         self.connections.add(connection)
         if self._holding:
             connection.codec.hold_credit(True)
+
+    def reconfigure(self, http2: Http2Settings, buffers: BufferSettings) -> None:
+        """New settings after a reload: for connections from now on (K7)."""
+        self.http2 = http2
+        self.codec_settings = http2.codec_settings()
+        self.buffers = buffers
 
     def close(self) -> None:
         """Stop the timer; for the end of the process and of tests."""

@@ -175,7 +175,9 @@ class Exchange(StreamSink):
     def on_reset(self, error_code: int, remote: bool) -> None:
         """The app gave up on it, or broke the rules of the stream: nobody reads an answer any more."""
         if self.state != DONE:
-            self.abandon(f"reset by the app: {error_name(error_code)}" if remote else "the app broke the rules of HTTP/2")
+            self.abandon(
+                f"reset by the app: {error_name(error_code)}" if remote else "the app broke the rules of HTTP/2"
+            )
 
     def on_window(self) -> None:
         if self.response is not None:
@@ -217,7 +219,9 @@ class Exchange(StreamSink):
             connection.on_exhausted()
             return False
         except HeaderListTooLarge as error:
-            self.fail(codes.RESOURCE_EXHAUSTED, f"{self.dispatch.name}: {endpoint.address} accepts no such header: {error}")
+            self.fail(
+                codes.RESOURCE_EXHAUSTED, f"{self.dispatch.name}: {endpoint.address} accepts no such header: {error}"
+            )
             return True
         self._move(SEND)
         self.attempts += 1
@@ -266,7 +270,11 @@ class Exchange(StreamSink):
         if replayable:
             self._retry(NOT_SENT)
         else:
-            where = "in the middle of its answer" if self.state == RESPONDING else "before it answered; the RPC may have run"
+            where = (
+                "in the middle of its answer"
+                if self.state == RESPONDING
+                else "before it answered; the RPC may have run"
+            )
             self.fail(codes.UNAVAILABLE, f"{self.dispatch.name}: lost {attempt.endpoint.address} {where}: {detail}")
 
     def _may_replay(self) -> bool:
@@ -434,7 +442,7 @@ class Exchange(StreamSink):
         dispatch.metrics.exchange_latency.observe(seconds)
         dispatch.remove(self)
         self.connection.remove(self)
-        if (status != codes.OK or engine.log_every_rpc) and engine.log_rpc is not None:
+        if status >= engine.log_from and engine.log_rpc is not None:
             engine.log_rpc(self._record(status, text, seconds))
 
     def _record(self, status: int, text: str, seconds: float) -> RpcRecord:

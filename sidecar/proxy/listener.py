@@ -82,7 +82,7 @@ class Listener:
         self.on_change()
 
     def drain(self) -> None:
-        """Ask every connection to go (GOAWAY); later ones after their first RPCs, since refusing them would fail RPCs."""
+        """Ask every connection to go (GOAWAY); later ones after their first RPCs: refusing them would fail RPCs."""
         self.one_shot = True
         self.engine.begin()
         for connection in list(self.connections):

@@ -94,7 +94,10 @@ class EndpointPool:
             bump(self.dispatch.metrics.connect_failures, "timeout")
         except OSError as failure:
             error = describe(failure)
-            bump(self.dispatch.metrics.connect_failures, "refused" if isinstance(failure, ConnectionRefusedError) else "error")
+            bump(
+                self.dispatch.metrics.connect_failures,
+                "refused" if isinstance(failure, ConnectionRefusedError) else "error",
+            )
         finally:
             self._dial = None
             if not connection.ready:
@@ -223,7 +226,9 @@ class EndpointPool:
             connection.abort()
 
     def __repr__(self) -> str:
-        return f"<EndpointPool {self.endpoint.address} connections={len(self.connections)} draining={len(self.draining)}>"
+        return (
+            f"<EndpointPool {self.endpoint.address} connections={len(self.connections)} draining={len(self.draining)}>"
+        )
 
 
 def describe(failure: OSError) -> str:

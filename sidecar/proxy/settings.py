@@ -13,23 +13,26 @@ from sidecar.units import Count, Duration, Fraction, Size
 class ConnectionSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The shared HTTP/2 connections to one endpoint of an upstream."""
 
-    connect_timeout: Annotated[
-        Duration, Meta(ge=0.001, description="From the first SYN to the peer's SETTINGS.")
-    ] = 1.0  # linkerd 1 s, Envoy 5 s
+    connect_timeout: Annotated[Duration, Meta(ge=0.001, description="From the first SYN to the peer's SETTINGS.")] = (
+        1.0  # linkerd 1 s, Envoy 5 s
+    )
     backoff_base: Annotated[Duration, Meta(ge=0.001, description="Wait after the first failed connect.")] = (
         0.1  # linkerd 100 ms, gRPC 1 s
     )
     backoff_max: Annotated[Duration, Meta(ge=0.001, description="The longest wait between connects.")] = (
         10.0  # linkerd 60 s, gRPC 120 s
     )
-    eager: Annotated[
-        bool, Meta(description="Connect when an endpoint is discovered, so that no RPC pays for it.")
-    ] = True  # B9
+    eager: Annotated[bool, Meta(description="Connect when an endpoint is discovered, so that no RPC pays for it.")] = (
+        True  # B9
+    )
     max_connections: Annotated[
         Count, Meta(le=100, description="Connections to one endpoint once its stream limit is reached.")
     ] = 10  # gRFC A105's ceiling
     idle_timeout: Annotated[
-        Duration, Meta(description="Close a connection without streams after this long, but for the last one when eager; 0 never.")
+        Duration,
+        Meta(
+            description="Close a connection without streams after this long, but for the last one when eager; 0 never."
+        ),
     ] = 900.0  # gRPC 30 min, Envoy 1 h
     max_age: Annotated[
         Duration, Meta(description="Replace a connection after this long, +-10 %, without cutting a stream; 0 never.")
@@ -45,7 +48,9 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_in_flight: Annotated[Count, Meta(description="RPCs being served; more are refused with UNAVAILABLE.")] = (
         100_000  # linkerd 100 000, Envoy 1024
     )
-    max_queued: Annotated[Count, Meta(description="RPCs waiting for a connection.")] = 10_000  # linkerd 10 000, Envoy 1024
+    max_queued: Annotated[Count, Meta(description="RPCs waiting for a connection.")] = (
+        10_000  # linkerd 10 000, Envoy 1024
+    )
     queue_timeout: Annotated[
         Duration, Meta(ge=0.001, description="The longest wait for a connection while none is ready.")
     ] = 3.0  # linkerd 3 s
@@ -57,9 +62,9 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class BufferSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much the whole process may buffer."""
 
-    soft_limit: Annotated[Size, Meta(description="Above this, connections are credited only for what was forwarded.")] = (
-        32 * 2**20
-    )
+    soft_limit: Annotated[
+        Size, Meta(description="Above this, connections are credited only for what was forwarded.")
+    ] = 32 * 2**20
     hard_limit: Annotated[Size, Meta(description="Above this, new RPCs are refused.")] = 64 * 2**20
     per_connection: Annotated[
         Size, Meta(ge=16_384, description="Octets queued towards one peer before its senders are held back.")
@@ -77,16 +82,15 @@ class Http2Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         1000  # Envoy 1024, HAProxy 100
     )
     stream_window: Annotated[Size, Meta(ge=65_535, le=2**31 - 1, description="Octets in flight per stream.")] = 262_144
-    connection_window: Annotated[Size, Meta(ge=65_535, le=2**31 - 1, description="Octets in flight per connection.")] = (
-        4_194_304
-    )
+    connection_window: Annotated[
+        Size, Meta(ge=65_535, le=2**31 - 1, description="Octets in flight per connection.")
+    ] = 4_194_304
     max_header_list_size: Annotated[Size, Meta(ge=4_096, description="Octets of one header block, decoded.")] = 16_384
     max_header_fields: Annotated[Count, Meta(description="Fields of one header block.")] = 128
-    settings_timeout: Annotated[Duration, Meta(ge=0.001, description="For the peer's ACK of our SETTINGS.")] = 10.0
     preface_timeout: Annotated[Duration, Meta(ge=0.001, description="For the first octets of an app connection.")] = 5.0
-    idle_timeout: Annotated[Duration, Meta(description="Close an app connection without streams after this long; 0 never.")] = (
-        3600.0  # Envoy 1 h
-    )
+    idle_timeout: Annotated[
+        Duration, Meta(description="Close an app connection without streams after this long; 0 never.")
+    ] = 3600.0  # Envoy 1 h
     max_connections: Annotated[Count, Meta(description="App connections per listener.")] = 10_000
 
     def codec_settings(self) -> CodecSettings:

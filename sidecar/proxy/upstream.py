@@ -84,7 +84,10 @@ class UpstreamConnection(Connection):
         self.flushes += 1
         super().flush()
 
-    # === heard from the codec ===
+    # === heard from the socket and the codec ===
+
+    def on_open(self) -> None:
+        self.greet()
 
     def on_settings(self) -> None:
         if not self.ready:

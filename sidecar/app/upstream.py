@@ -1,0 +1,122 @@
+"""One upstream put together: cluster and balancer, its members, who places its RPCs, where the app dials."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from collections.abc import Callable, Mapping
+
+from sidecar.config.model import StaticEndpoint, UpstreamEntry
+from sidecar.control.registry import Registry
+from sidecar.control.settings import RegistrySettings
+from sidecar.control.static import StaticRegistry
+from sidecar.control.watch import Watch
+from sidecar.policy.balancer import BALANCERS, Balancer
+from sidecar.policy.cluster import Cluster
+from sidecar.policy.snapshot import Member
+from sidecar.proxy.dispatch import Dispatch
+from sidecar.proxy.engine import Engine
+from sidecar.proxy.listener import Listener
+from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, UpstreamMetrics
+
+
+class Upstream:
+    """A configured upstream. It ends with `retire` (a reload left it out) or with the process."""
+
+    def __init__(self, engine: Engine, entry: UpstreamEntry, balancer: Balancer) -> None:
+        self.engine = engine
+        self.entry = entry
+        self.cluster = Cluster(entry.service, balancer)
+        self.metrics = UpstreamMetrics(entry.service)
+        self.listener_metrics = ListenerMetrics(entry.service)
+        self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits)
+        self.listener = self.build_listener(entry.listen)
+        self._watch: asyncio.Task[None] | None = None
+
+    def build_listener(self, address: str) -> Listener:
+        """A listener for this upstream, not yet bound."""
+        return Listener(self.engine, self.dispatch, address, self.listener_metrics)
+
+    def follow(self, registry: Registry | None, settings: RegistrySettings, metrics: RegistryMetrics) -> None:
+        """Take the membership from `registry`, or from the file's own endpoints, from now on."""
+        self.forget()
+        source = registry
+        if self.entry.endpoints is not None:
+            source = StaticRegistry([member_of(endpoint) for endpoint in self.entry.endpoints])
+        if source is None:
+            return
+        watch = Watch(source, self.entry.service, self.entry.discovery, self.cluster, settings, metrics=metrics)
+        self._watch = asyncio.get_running_loop().create_task(watch.run())
+
+    def forget(self) -> None:
+        """Stop asking the registry. The membership stays as it is."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def reconfigure(self, entry: UpstreamEntry, balancer: Balancer | None) -> None:
+        """New settings; a new balancer starts with the endpoints and their counters as they are."""
+        self.entry = entry
+        if balancer is not None:
+            self.cluster.balancer = balancer
+            self.cluster.refresh()
+        self.dispatch.reconfigure(entry.connection, entry.limits)
+
+    def move(self, listener: Listener) -> Listener:
+        """Listen there from now on; returns the former listener, whose connections live on."""
+        former, self.listener = self.listener, listener
+        former.stop()
+        former.drain()
+        return former
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.dispatch.in_flight == 0 and not self.listener.connections
+
+    def retire(self) -> None:
+        """It is no longer configured: accept nothing new, let what runs finish."""
+        self.forget()
+        self.listener.stop()
+        self.listener.drain()
+
+
+# === from the file ===
+
+
+def load_balancer(name: str, rng: random.Random) -> Balancer:
+    """A built-in balancer, or a user's class named `module:Class`. Raises ValueError with a sentence."""
+    factory: Callable[[random.Random], Balancer] | None = BALANCERS.get(name)
+    if factory is not None:
+        return factory(rng)
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise ValueError(f"balancer {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Balancer)):
+        raise ValueError(f"balancer {name!r} is not a class that derives from sidecar.policy.balancer.Balancer")
+    try:
+        return found()
+    except Exception as error:
+        raise ValueError(f"balancer {name!r} cannot be made without arguments: {error}") from error
+
+
+def load_balancers(entries: Mapping[str, UpstreamEntry], rng: random.Random) -> tuple[dict[str, Balancer], list[str]]:
+    """A balancer for each entry, and a sentence for each that cannot be had."""
+    balancers: dict[str, Balancer] = {}
+    problems: list[str] = []
+    for service, entry in entries.items():
+        try:
+            balancers[service] = load_balancer(entry.balancer, rng)
+        except ValueError as error:
+            problems.append(f"upstream {service}: {error}")
+    return balancers, problems
+
+
+def member_of(endpoint: str | StaticEndpoint) -> Member:
+    """An endpoint written in the file, as a member."""
+    if isinstance(endpoint, str):
+        return Member(address=endpoint)
+    return Member(address=endpoint.address, weight=endpoint.weight, tags=endpoint.tags, meta=endpoint.meta)
