@@ -33,6 +33,16 @@ def raw(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream_id) + payload
 
 
+def split(wire: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Whole frames as (type, flags, stream, payload), nothing decoded."""
+    found = []
+    while wire:
+        end = 9 + int.from_bytes(wire[:3], "big")
+        found.append((wire[3], wire[4], int.from_bytes(wire[5:9], "big"), wire[9:end]))
+        wire = wire[end:]
+    return found
+
+
 def settings(*entries: tuple[int, int], ack: bool = False) -> bytes:
     """SETTINGS with its entries in this order, repeats included."""
     return raw(0x4, ACK if ack else 0, 0, b"".join(struct.pack(">HI", *entry) for entry in entries))

@@ -19,11 +19,13 @@ from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, Set
 from sidecar.http2.constants import (
     CLIENT,
     DEFAULT_MAX_FRAME_SIZE,
+    DEFAULT_WINDOW,
     FLOW_CONTROL_ERROR,
     LARGEST_WINDOW,
     PREFACE,
     SETTINGS_ENABLE_PUSH,
     SETTINGS_HEADER_TABLE_SIZE,
+    SETTINGS_INITIAL_WINDOW_SIZE,
     SETTINGS_MAX_CONCURRENT_STREAMS,
     SETTINGS_MAX_HEADER_LIST_SIZE,
     UNLIMITED_STREAMS,
@@ -132,6 +134,11 @@ class H2Engine:
     def connection_window(self) -> int:
         """The connection's share of `send_window`."""
         return self._h2.outbound_flow_control_window
+
+    @property
+    def initial_window(self) -> int:
+        """The peer's INITIAL_WINDOW_SIZE."""
+        return self._remote.get(SETTINGS_INITIAL_WINDOW_SIZE, DEFAULT_WINDOW)
 
     @property
     def data_frame_size(self) -> int:

@@ -57,7 +57,8 @@ class ReferenceCodec(ReceivingHalf):
             for frame in self._reader.feed(data):
                 self._receive_frame(frame)
         except RemoteProtocolError as error:
-            self._queue(GoAwayFrame(0, self._highest_served_id, error.error_code, error.args[0].encode()))
+            last_stream_id = min(self._highest_served_id, self._goaway_sent)
+            self._queue(GoAwayFrame(0, last_stream_id, error.error_code, error.args[0].encode()))
             self._dead = True
             raise
 

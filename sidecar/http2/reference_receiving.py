@@ -246,15 +246,14 @@ class ReceivingHalf(Codec):
             raise RemoteProtocolError("SETTINGS is not a multiple of 6 octets", c.FRAME_SIZE_ERROR)
         self._guard.settings_received(len(frame.payload) // 6)
         self._settings_received = True
-        windows_opened = False
+        before = self._engine.initial_window
         for identifier, value in struct.iter_unpack(">HL", frame.payload):
             self._engine.setting_received(identifier, value)
-            windows_opened |= identifier == c.SETTINGS_INITIAL_WINDOW_SIZE
         acknowledgement = SettingsFrame(0)
         acknowledgement.flags.add("ACK")
         self._reply(self._out, acknowledgement)
         self.sink.on_settings()
-        if windows_opened:
+        if self._engine.initial_window > before:
             self._maybe_say_window_opened()
 
     def _receive_settings_ack(self) -> None:

@@ -10,7 +10,17 @@ from sidecar.http2 import constants as c
 from sidecar.http2.codec import load_codec
 from sidecar.http2.interface import Codec, CodecSettings, HeaderBlock, Stream
 from tests.conftest import CODEC_NAMES
-from tests.http2.script import REQUEST, RESPONSE, TRAILERS, Heard, RecordingSink, RecordingStream, Split, byte_by_byte, whole
+from tests.http2.script import (
+    REQUEST,
+    RESPONSE,
+    TRAILERS,
+    Heard,
+    RecordingSink,
+    RecordingStream,
+    Split,
+    byte_by_byte,
+    whole,
+)
 
 
 class Pair:
