@@ -15,20 +15,18 @@ from collections.abc import Mapping, Sequence
 
 from sidecar import __version__
 from sidecar.admin.access import AccessLog
-from sidecar.admin.log import configure as configure_log
 from sidecar.admin.log import set_level
 from sidecar.admin.server import AdminServer
 from sidecar.admin.view import UpstreamView
 from sidecar.app.registration import Registration, build_registry
+from sidecar.app.reload import Reload
 from sidecar.app.upstream import Upstream, load_balancers
 from sidecar.build import build_facts
-from sidecar.config.model import Config, UpstreamEntry
+from sidecar.config.model import Config
 from sidecar.config.problem import ConfigErrors
 from sidecar.config.redaction import dump
 from sidecar.config.reload import ConfigSource
-from sidecar.control.registry import Registry
 from sidecar.http2.codec import codec_name, load_codec
-from sidecar.policy.balancer import Balancer
 from sidecar.proxy.drain import Drain
 from sidecar.proxy.engine import Engine
 from sidecar.proxy.listener import Listener
@@ -51,18 +49,20 @@ class Sidecar:
         self.rng = random.Random()
         self.process = ProcessMetrics()
         self.registry_counters = RegistryMetrics()
-        self.ended = asyncio.Event()
+        self.ended = asyncio.Event()  # told to end
+        self.hasty = asyncio.Event()  # told a second time
+        self.drained = False  # deregistered on demand: a reload registers no more
         self._tasks: list[asyncio.Task[None]] = []
-        self._retired: list[Upstream] = []
-        self._former: list[Listener] = []  # listeners that moved; their connections live on
-        self._drained: asyncio.Task[Sequence[str]] | None = None
+        self.retired: list[Upstream] = []
+        self.former: list[Listener] = []  # listeners that moved; their connections live on
+        self._drain_task: asyncio.Task[Sequence[str]] | None = None
         self._drain: Drain | None = None
         self._reloading = asyncio.Lock()
         self._beat_at = 0.0
 
         # Membership and registration: the control room's side.
         self.registry, self.registry_host = build_registry(config.registry, environment, self.registry_counters)
-        self.registration = self._build_registration(config)
+        self.registration = self.build_registration(config)
 
         # The data path. The access log is its outermost ear: it hears what the caller saw.
         access = AccessLog(config.log)
@@ -87,7 +87,8 @@ class Sidecar:
         # What it shows.
         self.admin = AdminServer(config.admin, self)
 
-    def _build_registration(self, config: Config) -> Registration:
+    def build_registration(self, config: Config) -> Registration:
+        """The app's registration as `config` wants it, not yet started."""
         return Registration(config, self.registry, self.registry_host, self.environment, self.registry_counters)
 
     # === life ===
@@ -111,18 +112,16 @@ class Sidecar:
     async def stop(self) -> None:
         """End in order: out of the registry first, then the streams, then everything else (C4, RL-02)."""
         log.info("ending: deregistering, then finishing what runs, for up to %gs", self.config.drain.grace)
-        problem = await self.registration.release()
-        if problem:
-            log.warning("%s", problem)
+        await self._release_unless_hasty()
         for upstream in self.by_service.values():
             upstream.forget()
-        everything = [*self.by_service.values(), *self._retired]
+        everything = [*self.by_service.values(), *self.retired]
         self._drain = Drain(
             self.engine,
-            [*(upstream.listener for upstream in everything), *self._former],
+            [*(upstream.listener for upstream in everything), *self.former],
             [upstream.dispatch for upstream in everything],
         )
-        if self.ended_in_haste:
+        if self.hasty.is_set():
             self._drain.hurry()
         cut = await self._drain.run(self.config.drain.grace)
         for task in self._tasks:
@@ -133,12 +132,22 @@ class Sidecar:
         self.engine.close()
         log.info("ended; %d RPC(s) had to be cut", cut)
 
-    ended_in_haste = False
+    async def _release_unless_hasty(self) -> None:
+        """Deregister; a registry that does not answer must not keep a second SIGTERM waiting."""
+        loop = asyncio.get_running_loop()
+        release, hasty = loop.create_task(self.registration.release()), loop.create_task(self.hasty.wait())
+        await asyncio.wait((release, hasty), return_when=asyncio.FIRST_COMPLETED)
+        hasty.cancel()
+        if release.done():
+            if release.result():
+                log.warning("%s", release.result())
+        else:
+            release.cancel()
 
     def quit(self) -> None:
         """The first time: end in order. The second time: do not wait for what runs."""
         if self.ended.is_set():
-            self.ended_in_haste = True
+            self.hasty.set()
             if self._drain is not None:
                 log.warning("told to end a second time: cutting what still runs")
                 self._drain.hurry()
@@ -146,9 +155,10 @@ class Sidecar:
 
     async def drain(self) -> Sequence[str]:
         """Deregister, then wait for the callers to notice; outbound goes on (K3). A second call joins the first."""
-        if self._drained is None:
-            self._drained = asyncio.get_running_loop().create_task(self._deregister())
-        return await asyncio.shield(self._drained)
+        self.drained = True
+        if self._drain_task is None:
+            self._drain_task = asyncio.get_running_loop().create_task(self._deregister())
+        return await asyncio.shield(self._drain_task)
 
     async def _deregister(self) -> Sequence[str]:
         registered = self.registration.registrar is not None
@@ -169,10 +179,10 @@ class Sidecar:
             self._bury_retired()
 
     def _bury_retired(self) -> None:
-        for upstream in [upstream for upstream in self._retired if upstream.idle]:
-            self._retired.remove(upstream)
+        for upstream in [upstream for upstream in self.retired if upstream.idle]:
+            self.retired.remove(upstream)
             upstream.dispatch.close("no longer configured")
-        self._former = [listener for listener in self._former if listener.connections]
+        self.former = [listener for listener in self.former if listener.connections]
 
     async def _poll_config(self) -> None:
         while True:
@@ -202,104 +212,13 @@ class Sidecar:
             config = self.source.load()
         except ConfigErrors as errors:
             return [str(problem) for problem in errors.problems]
-        entries = {entry.service: entry for entry in config.upstreams}
-        wanted = {service: entry for service, entry in entries.items() if self._needs_balancer(entry)}
-        balancers, problems = load_balancers(wanted, self.rng)
-        fresh, moved, more = await self._bind(entries, balancers)
-        problems += more
-        codec_class = self.engine.codec_class
-        registry, host = self.registry, self.registry_host
-        try:
-            codec_class = load_codec(config.http2.codec)
-            if config.registry != self.config.registry:
-                registry, host = build_registry(config.registry, self.environment, self.registry_counters)
-        except Exception as error:
-            problems.append(str(error))
+        change = Reload(self, config)
+        problems = await change.prepare()
         if problems:
-            for listener in [*(upstream.listener for upstream in fresh.values()), *moved.values()]:
-                listener.stop()
-            for upstream in fresh.values():
-                upstream.dispatch.close("the reload was refused")
-            return problems
-        # Nothing can fail from here on.
-        self.engine.codec_class = codec_class
-        self.engine.reconfigure(config.http2, config.buffers)
-        await self._replace_registry(config, registry, host)
-        self._replace_upstreams(config, entries, balancers, fresh, moved)
-        if config.log.level != self.config.log.level:
-            set_level(config.log.level)
-        for name in ("admin", "log"):
-            if getattr(config, name) != getattr(self.config, name) and name == "admin":
-                log.warning("a new admin address takes effect at the next start")
-        self.config = config
-        return []
-
-    def _needs_balancer(self, entry: UpstreamEntry) -> bool:
-        known = self.by_service.get(entry.service)
-        return known is None or known.entry.balancer != entry.balancer
-
-    async def _bind(
-        self, entries: Mapping[str, UpstreamEntry], balancers: Mapping[str, Balancer]
-    ) -> tuple[dict[str, Upstream], dict[str, Listener], list[str]]:
-        """Bind what is new, before anything is given up: new upstreams, and listeners that move."""
-        fresh: dict[str, Upstream] = {}
-        moved: dict[str, Listener] = {}
-        problems: list[str] = []
-        for service, entry in entries.items():
-            known = self.by_service.get(service)
-            if known is None and service in balancers:
-                fresh[service] = Upstream(self.engine, entry, balancers[service])
-                listener = fresh[service].listener
-            elif known is not None and known.entry.listen != entry.listen:
-                listener = moved[service] = known.build_listener(entry.listen)
-            else:
-                continue
-            try:
-                await listener.start()
-            except OSError as error:
-                problems.append(str(error))
-        return fresh, moved, problems
-
-    async def _replace_registry(self, config: Config, registry: Registry | None, host: str) -> None:
-        changed = registry is not self.registry
-        if changed or config.service != self.config.service:
-            await self.registration.release()
-        if changed:
-            former = self.registry
-            self.registry, self.registry_host = registry, host
-            for upstream in self.by_service.values():
-                upstream.forget()
-            if former is not None:
-                await former.close()
-        if (changed or config.service != self.config.service) and self._drained is None:
-            self.registration = self._build_registration(config)
-            self.registration.start()
-
-    def _replace_upstreams(
-        self,
-        config: Config,
-        entries: Mapping[str, UpstreamEntry],
-        balancers: Mapping[str, Balancer],
-        fresh: Mapping[str, Upstream],
-        moved: Mapping[str, Listener],
-    ) -> None:
-        for service in [service for service in self.by_service if service not in entries]:
-            retired = self.by_service.pop(service)
-            retired.retire()
-            self._retired.append(retired)
-        refollow = config.registry != self.config.registry
-        for service, entry in entries.items():
-            upstream = self.by_service.get(service)
-            if upstream is None:
-                self.by_service[service] = fresh[service]
-                fresh[service].follow(self.registry, config.registry, self.registry_counters)
-                continue
-            before = upstream.entry
-            upstream.reconfigure(entry, balancers.get(service))
-            if service in moved:
-                self._former.append(upstream.move(moved[service]))
-            if refollow or (before.endpoints, before.discovery) != (entry.endpoints, entry.discovery):
-                upstream.follow(self.registry, config.registry, self.registry_counters)
+            change.abandon()
+        else:
+            await change.commit()
+        return problems
 
     # === the admin room's view ===
 
@@ -331,7 +250,7 @@ class Sidecar:
         """A registry that never answered, or a drain; never an upstream without instances (P7)."""
         if self.ended.is_set():
             return ["the sidecar is ending"]
-        if self._drained is not None:
+        if self.drained:
             return ["the sidecar is drained: its service is deregistered"]
         return [
             upstream.cluster.explain().text for upstream in self.by_service.values() if not upstream.cluster.discovered
@@ -364,6 +283,3 @@ class Sidecar:
     def now(self) -> float:
         """The clock of clusters and endpoints."""
         return self.engine.clock()
-
-
-__all__ = ["Sidecar", "configure_log"]

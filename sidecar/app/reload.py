@@ -1,0 +1,137 @@
+"""From the configuration in force to another one: prepared in full, then carried out, or given up without a trace.
+
+Whatever can fail (binding an address, loading a balancer or a codec, an address that makes no sense) happens in
+`prepare`; `commit` cannot fail. No stream is cut: what is left out finishes what it has (RL-05, K7).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sidecar.admin.log import set_level
+from sidecar.app.registration import build_registry
+from sidecar.app.upstream import Upstream, load_balancers
+from sidecar.config.model import Config, UpstreamEntry
+from sidecar.http2.codec import load_codec
+from sidecar.policy.balancer import Balancer
+from sidecar.proxy.listener import Listener
+
+if TYPE_CHECKING:
+    from sidecar.app.sidecar import Sidecar
+
+log = logging.getLogger("sidecar.app")
+
+
+class Reload:
+    """One reload of one sidecar. Use it once: `prepare`, then `commit` or `abandon`."""
+
+    def __init__(self, sidecar: Sidecar, config: Config) -> None:
+        self.sidecar = sidecar
+        self.config = config
+        self.entries = {entry.service: entry for entry in config.upstreams}
+        self.balancers: dict[str, Balancer] = {}
+        self.fresh: dict[str, Upstream] = {}  # upstreams that are new, bound
+        self.moved: dict[str, Listener] = {}  # new listeners of upstreams that stay, bound
+        self.codec_class = sidecar.engine.codec_class
+        self.registry, self.registry_host = sidecar.registry, sidecar.registry_host
+
+    # === what can fail ===
+
+    async def prepare(self) -> list[str]:
+        """Make everything that is new. Every problem as a sentence; with any, call `abandon`."""
+        wanted = {service: entry for service, entry in self.entries.items() if self._needs_balancer(entry)}
+        self.balancers, problems = load_balancers(wanted, self.sidecar.rng)
+        for service, entry in self.entries.items():
+            listener = self._new_listener(service, entry)
+            if listener is not None:
+                try:
+                    await listener.start()
+                except OSError as error:
+                    problems.append(str(error))
+        try:
+            self.codec_class = load_codec(self.config.http2.codec)
+            if self.config.registry != self.sidecar.config.registry:
+                self.registry, self.registry_host = build_registry(
+                    self.config.registry, self.sidecar.environment, self.sidecar.registry_counters
+                )
+        except Exception as error:
+            problems.append(str(error))
+        return problems
+
+    def _needs_balancer(self, entry: UpstreamEntry) -> bool:
+        known = self.sidecar.by_service.get(entry.service)
+        return known is None or known.entry.balancer != entry.balancer
+
+    def _new_listener(self, service: str, entry: UpstreamEntry) -> Listener | None:
+        known = self.sidecar.by_service.get(service)
+        if known is None and service in self.balancers:
+            self.fresh[service] = Upstream(self.sidecar.engine, entry, self.balancers[service])
+            return self.fresh[service].listener
+        if known is not None and known.entry.listen != entry.listen:
+            self.moved[service] = known.build_listener(entry.listen)
+            return self.moved[service]
+        return None
+
+    def abandon(self) -> None:
+        """Give everything back that was made."""
+        for listener in [*(upstream.listener for upstream in self.fresh.values()), *self.moved.values()]:
+            listener.stop()
+        for upstream in self.fresh.values():
+            upstream.dispatch.close("the reload was refused")
+
+    # === what cannot ===
+
+    async def commit(self) -> None:
+        """Put it in force."""
+        sidecar, config = self.sidecar, self.config
+        sidecar.engine.codec_class = self.codec_class
+        sidecar.engine.reconfigure(config.http2, config.buffers)
+        await self._replace_registry()
+        self._retire_upstreams()
+        for service, entry in self.entries.items():
+            self._put_in_force(service, entry)
+        if config.log.level != sidecar.config.log.level:
+            set_level(config.log.level)
+        if config.admin != sidecar.config.admin:
+            log.warning("the new admin address takes effect at the next start")
+        sidecar.config = config
+
+    async def _replace_registry(self) -> None:
+        sidecar = self.sidecar
+        replaced = self.registry is not sidecar.registry
+        if not replaced and self.config.service == sidecar.config.service:
+            return
+        await sidecar.registration.release()
+        if replaced:
+            for upstream in sidecar.by_service.values():
+                upstream.forget()
+            former, sidecar.registry = sidecar.registry, self.registry
+            sidecar.registry_host = self.registry_host
+            if former is not None:
+                await former.close()
+        if not sidecar.drained:
+            sidecar.registration = sidecar.build_registration(self.config)
+            sidecar.registration.start()
+
+    def _retire_upstreams(self) -> None:
+        by_service = self.sidecar.by_service
+        for service in [service for service in by_service if service not in self.entries]:
+            retired = by_service.pop(service)
+            retired.retire()
+            self.sidecar.retired.append(retired)
+
+    def _put_in_force(self, service: str, entry: UpstreamEntry) -> None:
+        sidecar = self.sidecar
+        upstream = sidecar.by_service.get(service)
+        if upstream is None:
+            upstream = sidecar.by_service[service] = self.fresh[service]
+            refollow = True
+        else:
+            before = upstream.entry
+            upstream.reconfigure(entry, self.balancers.get(service))
+            if service in self.moved:
+                sidecar.former.append(upstream.move(self.moved[service]))
+            refollow = (before.endpoints, before.discovery) != (entry.endpoints, entry.discovery)
+        if refollow or self.config.registry != sidecar.config.registry:
+            upstream.follow(sidecar.registry, self.config.registry, sidecar.registry_counters)
