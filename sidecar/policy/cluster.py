@@ -14,7 +14,6 @@ from msgspec import Struct
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.endpoint import (
     CONNECTING,
-    EJECTED,
     HEALTHY,
     IDLE,
     READY,
@@ -159,8 +158,8 @@ class Cluster:
         if not best:
             best = [e for e in ready if e.state == HEALTHY]
         if not best:
-            # Panic: every ready endpoint is ejected; an ejected one beats none (OD-06).
-            best = [e for e in ready if e.state == EJECTED] or ready
+            # Panic: no ready endpoint is healthy; an ejected one beats none (OD-06).
+            best = ready
         self.pickable = best
         self.balancer.on_change(self)
         self._tell()
@@ -185,8 +184,10 @@ class Cluster:
         total = len(self.endpoints)
         if not total:
             return Refusal(NO_MEMBERS, f"{name}: {self.source} lists no healthy instance of it")
-        if any(e.saturated for e in self.endpoints):
-            return Refusal(ALL_SATURATED, f"{name}: all stream slots of its {total} instance(s) are taken")
+        saturated = sum(e.saturated and e.connectivity == READY for e in self.endpoints)
+        if saturated:
+            text = f"{name}: all stream slots of the {saturated} connected of its {total} instance(s) are taken"
+            return Refusal(ALL_SATURATED, text)
         waiting = [e for e in self.endpoints if e.connectivity in (IDLE, CONNECTING)]
         if waiting:
             return Refusal(ALL_CONNECTING, f"{name}: still connecting to {len(waiting)} of {total} instance(s)")

@@ -88,9 +88,9 @@ UPSTREAM_CONNECTIONS: Final = _gauge(
     "sidecar_proxy_upstream_connections", UPSTREAM, "Open connections to the endpoints of the upstream."
 )
 UPSTREAM_STREAMS: Final = _gauge("sidecar_proxy_upstream_streams", UPSTREAM, "Streams in flight on those connections.")
-CONNECTS: Final = _counter("sidecar_proxy_connects_total", UPSTREAM, "Connections to endpoints that came up.")
+CONNECTS: Final = _counter("sidecar_proxy_connects_total", UPSTREAM, "Connections to endpoints that were begun.")
 CONNECT_FAILURES: Final = _counter(
-    "sidecar_proxy_connect_failures_total", ("upstream", "reason"), "Connections to endpoints that did not come up."
+    "sidecar_proxy_connect_failures_total", ("upstream", "reason"), "Of these, the ones that did not come up, by why."
 )
 DISCONNECTS: Final = _counter(
     "sidecar_proxy_disconnects_total", ("upstream", "reason"), "Connections to endpoints that ended, by why."
