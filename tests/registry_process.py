@@ -66,8 +66,13 @@ class ConsulAgent:
         self.start()
 
     def pause(self) -> None:
-        """Hang it: connections are accepted by the kernel, nothing answers."""
+        """Hang it: connections are accepted by the kernel, nothing answers. Returns once every thread stands still."""
         self.process.signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.process.pid}/task")
+        wait_until(
+            lambda: all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads.glob("*/stat")),
+            "the agent stands still",
+        )
 
     def resume(self) -> None:
         """End a pause."""

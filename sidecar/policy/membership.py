@@ -91,16 +91,18 @@ class Membership:
         return {m.address: m for m in self.believed.members if m.address not in answer.withdrawn}
 
     def _hold_empty(self, answer: Snapshot, last: dict[str, Member], now: float) -> Decision:
-        """Keep the list, and remember since when it should be empty."""
-        if self._empty is None:
+        """Keep the list, less what was withdrawn, and remember since when it should be empty."""
+        news = self._empty is None
+        if news:
             self.recheck_at = now + self.empty_grace
         self._empty = answer
+        kept: Snapshot | None = None
+        if self.believed is not None and len(last) < len(self.believed.members):
+            kept = self.believed = replace(self.believed, members=tuple(last.values()))
+        if not news and kept is None:
+            return Decision(UNCHANGED)
         text = f"the answer is empty: the last {len(last)} instance(s) are kept for up to {self.empty_grace:g}s"
-        assert self.believed is not None
-        if len(last) == len(self.believed.members):
-            return Decision(EMPTY_HELD, None, text)
-        self.believed = replace(self.believed, members=tuple(last.values()))
-        return Decision(EMPTY_HELD, self.believed, text)
+        return Decision(EMPTY_HELD, kept, text)
 
     def _judge_removals(self, answer: Snapshot, last: dict[str, Member], now: float) -> list[str]:
         """Update the suspects by this answer; the addresses newly held back."""
@@ -148,4 +150,4 @@ class Membership:
 def listed(addresses: list[str]) -> str:
     """Some of them by name, for a sentence."""
     shown = ", ".join(addresses[:3])  # the rest is on the admin page
-    return f"{shown} and {len(addresses) - 3} more" if len(addresses) > 3 else shown  # noqa: PLR2004
+    return f"{shown} and {len(addresses) - 3} more" if len(addresses) > 3 else shown
