@@ -15,7 +15,6 @@ from sidecar.http2.interface import HeaderBlock, Stream
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.upstream import Timeout
-from sidecar.rpc.metadata import read_request
 from sidecar.telemetry.metrics import bump
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class DownstreamConnection(Connection):
     # === heard from the codec ===
 
     def on_request(self, stream: Stream, block: HeaderBlock, end_stream: bool) -> None:
-        exchange = Exchange(self, stream, read_request(block))
+        exchange = Exchange(self, stream, block)
         stream.sink = exchange
         self.exchanges.add(exchange)
         exchange.start(end_stream)

@@ -27,6 +27,7 @@ from sidecar.rpc.metadata import (
     build_request,
     build_trailers,
     build_trailers_only,
+    read_request,
     read_response,
 )
 from sidecar.telemetry.metrics import bump
@@ -84,6 +85,7 @@ class Exchange(StreamSink):
     __slots__ = (
         "attempt",
         "attempts",
+        "block",
         "connection",
         "deadline",
         "deadline_at",
@@ -106,12 +108,13 @@ class Exchange(StreamSink):
         "why",
     )
 
-    def __init__(self, connection: DownstreamConnection, stream: Stream, head: RequestHead) -> None:
+    def __init__(self, connection: DownstreamConnection, stream: Stream, block: HeaderBlock) -> None:
         self.connection = connection
         self.engine = connection.engine
         self.dispatch = connection.dispatch
         self.stream = stream
-        self.head = head
+        self.block = block
+        self.head: RequestHead = read_request(block)
         self.state: int = WAITING
         self.queued = False  # waits in the queue of `dispatch`
         self.why: str = FIRST  # the reason of the attempt that comes next
@@ -209,7 +212,7 @@ class Exchange(StreamSink):
         remaining = None
         if self.deadline_at:
             remaining = self.deadline_at - self.engine.now
-        block = build_request(self.head, remaining, self.attempts)
+        block = build_request(self.head, self.block, remaining, self.attempts)
         attempt = Attempt(self, endpoint, connection, self.attempts + 1, self.why)
         ended = self.request.ended and not self.request.received and self.request.trailers is None
         try:

@@ -19,11 +19,13 @@ _STATUS_DIGITS: Final = 3  # RFC 9110 section 15
 
 
 class RequestHead:
-    """One request head, read. `forward` is the block to send when neither a timeout nor an attempt count changes it."""
+    """One request head, read. `forward` is the block to send in its place, None when that is the block itself.
+
+    (None, because a block keeps its reading: with a reference back, each would keep the other alive.)
+    """
 
     __slots__ = (
         "authority",
-        "block",
         "content_type",
         "forward",
         "is_grpc",
@@ -34,7 +36,6 @@ class RequestHead:
     )
 
     def __init__(self, block: HeaderBlock) -> None:
-        self.block: HeaderBlock = block
         self.method: bytes = b""
         self.path: bytes = b""
         self.authority: bytes = b""
@@ -65,7 +66,7 @@ class RequestHead:
         self.is_grpc: bool = is_grpc(self.content_type)
         needs_te = self.is_grpc and not te
         needs_authority = not self.authority and host != b""
-        self.forward: HeaderBlock = block
+        self.forward: HeaderBlock | None = None
         if needs_te or timed or needs_authority:
             self.forward = _rewritten(block, needs_te, timed, host if needs_authority else b"")
 
@@ -139,17 +140,21 @@ def _rewritten(block: HeaderBlock, needs_te: bool, timed: bool, host: bytes) -> 
     return HeaderBlock(fields, block.never_indexed)
 
 
-def build_request(head: RequestHead, remaining: float | None, attempts: int) -> HeaderBlock:
-    """The head of one attempt. `remaining` is the time left in seconds, `attempts` how many were made before it."""
+def build_request(head: RequestHead, block: HeaderBlock, remaining: float | None, attempts: int) -> HeaderBlock:
+    """The head of one attempt for the request `block`, read as `head`.
+
+    `remaining` is the time left in seconds, None without a deadline; `attempts` how many were made before this one.
+    """
+    forward = head.forward if head.forward is not None else block
     if remaining is None and not attempts:
-        return head.forward
-    fields = list(head.forward.fields)
+        return forward
+    fields = list(forward.fields)
     if remaining is not None:
         fields.append((b"grpc-timeout", encode_timeout(remaining)))
     if attempts:
         fields = [field for field in fields if field[0] != b"grpc-previous-rpc-attempts"]
         fields.append((b"grpc-previous-rpc-attempts", b"%d" % (head.previous_attempts + attempts)))
-    return HeaderBlock(fields, head.forward.never_indexed)
+    return HeaderBlock(fields, forward.never_indexed)
 
 
 def build_trailers_only(head: RequestHead, status: int, message: str) -> HeaderBlock:

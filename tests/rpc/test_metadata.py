@@ -65,19 +65,23 @@ def test_a_request_head_is_read_once_per_block() -> None:
 # === what is forwarded ===
 
 
+def forwarded(block: HeaderBlock, remaining: float | None, attempts: int) -> HeaderBlock:
+    return build_request(read_request(block), block, remaining, attempts)
+
+
 def test_a_head_that_needs_no_change_is_forwarded_as_the_same_block() -> None:
     block = request((b"x-user", b"7"), (b"x-user", b"8"), (b"trace-bin", b"AA=="))
-    assert build_request(read_request(block), None, 0) is block
+    assert forwarded(block, None, 0) is block
 
 
 def test_te_is_added_for_grpc_and_only_for_grpc() -> None:
-    assert build_request(read_request(request(without=(b"te",))), None, 0).get(b"te") == b"trailers"
+    assert forwarded(request(without=(b"te",)), None, 0).get(b"te") == b"trailers"
     plain = request((b"content-type", b"text/plain"), without=(b"te", b"content-type"))
-    assert build_request(read_request(plain), None, 0) is plain
+    assert forwarded(plain, None, 0) is plain
 
 
 def test_authority_is_built_from_host_and_stands_first() -> None:
-    built = build_request(read_request(request((b"host", b"shop"), without=(b":authority",))), None, 0)
+    built = forwarded(request((b"host", b"shop"), without=(b":authority",)), None, 0)
     assert built.fields[0] == (b":authority", b"shop")
     pseudo = [name.startswith(b":") for name, _ in built.fields]
     assert pseudo == sorted(pseudo, reverse=True)
@@ -85,28 +89,27 @@ def test_authority_is_built_from_host_and_stands_first() -> None:
 
 def test_authority_wins_over_host_and_both_pass() -> None:
     block = request((b"host", b"orders"))
-    assert build_request(read_request(block), None, 0) is block
+    assert forwarded(block, None, 0) is block
 
 
 def test_the_timeout_sent_is_what_is_left_and_stands_once() -> None:
-    built = build_request(read_request(request((b"grpc-timeout", b"1S"))), 0.25, 0)
+    built = forwarded(request((b"grpc-timeout", b"1S")), 0.25, 0)
     assert [value for name, value in built.fields if name == b"grpc-timeout"] == [b"250000u"]
 
 
 def test_a_malformed_timeout_passes_untouched_and_sets_no_deadline() -> None:
     block = request((b"grpc-timeout", b"soon"))
-    head = read_request(block)
-    assert head.timeout is None
-    assert build_request(head, None, 0) is block
+    assert read_request(block).timeout is None
+    assert forwarded(block, None, 0) is block
 
 
 def test_the_attempt_count_adds_to_what_the_app_said() -> None:
-    built = build_request(read_request(request((b"grpc-previous-rpc-attempts", b"2"))), None, 1)
+    built = forwarded(request((b"grpc-previous-rpc-attempts", b"2")), None, 1)
     assert [value for name, value in built.fields if name == b"grpc-previous-rpc-attempts"] == [b"3"]
 
 
 def test_the_first_attempt_says_nothing_of_attempts() -> None:
-    assert build_request(read_request(request()), None, 0).get(b"grpc-previous-rpc-attempts") is None
+    assert forwarded(request(), None, 0).get(b"grpc-previous-rpc-attempts") is None
 
 
 def test_names_that_were_never_indexed_stay_so_in_every_rewriting() -> None:
@@ -116,7 +119,7 @@ def test_names_that_were_never_indexed_stay_so_in_every_rewriting() -> None:
         (request(secret, without=(b"te",)), None, 0),
         (request(secret), None, 1),
     ):
-        assert build_request(read_request(block), remaining, attempts).never_indexed == frozenset((b"authorization",))
+        assert forwarded(block, remaining, attempts).never_indexed == frozenset((b"authorization",))
 
 
 OWNED = (b"grpc-timeout", b"grpc-previous-rpc-attempts", b"te")
@@ -128,10 +131,10 @@ VALUES = st.sampled_from((b"", b"1", b"trailers", b"5S", b"soon", b"\xff\xfe", b
 def test_no_field_but_the_owned_ones_is_changed_dropped_or_moved(
     more: list[Field], remaining: float | None, attempts: int
 ) -> None:
-    head = read_request(request(*more))
-    built = build_request(head, remaining if head.timeout is not None else None, attempts)
+    block = request(*more)
+    built = forwarded(block, remaining if read_request(block).timeout is not None else None, attempts)
     others = [field for field in built.fields if field[0] not in OWNED]
-    assert others == [field for field in head.block.fields if field[0] not in OWNED]
+    assert others == [field for field in block.fields if field[0] not in OWNED]
 
 
 # === responses ===
