@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -14,14 +14,14 @@ from tests.http2.script import Script, byte_by_byte, whole
 class MakeScript(Protocol):
     """Starts a script; keyword arguments are codec settings."""
 
-    def __call__(self, *, started: bool = True, **settings: object) -> Script: ...
+    def __call__(self, *, started: bool = True, **settings: Any) -> Script: ...
 
 
 @pytest.fixture(params=[whole, byte_by_byte], ids=["whole", "bytes"])
 def server(request: pytest.FixtureRequest, codec: type[Codec]) -> MakeScript:
     """A codec in the SERVER role against a scripted client."""
 
-    def make(*, started: bool = True, **settings: object) -> Script:
+    def make(*, started: bool = True, **settings: Any) -> Script:
         return Script(codec, SERVER, CodecSettings(**settings), request.param, started)
 
     return make
@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest, codec: type[Codec]) -> MakeScript:
 def client(request: pytest.FixtureRequest, codec: type[Codec]) -> MakeScript:
     """A codec in the CLIENT role against a scripted server."""
 
-    def make(*, started: bool = True, **settings: object) -> Script:
+    def make(*, started: bool = True, **settings: Any) -> Script:
         return Script(codec, CLIENT, CodecSettings(**settings), request.param, started)
 
     return make
