@@ -8,7 +8,6 @@ otherwise.
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import os
 import random
@@ -27,7 +26,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0  # seconds that any single condition may take on a slow machine before the test gives up
-CODECS = ("reference", "native") if importlib.util.find_spec("sidecar.http2.native") else ("reference",)
 
 T = TypeVar("T")
 _taken: set[int] = set()

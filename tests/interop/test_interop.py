@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CODEC_NAMES
 from tests.interop.cases import CASES, SOAK_CHANNELS, empty_unary
 from tests.interop.clients import CLIENTS, Client, Observed
 from tests.interop.server import STACKS
-from tests.processes import CODECS, Process, Sidecar, free_port
+from tests.processes import Process, Sidecar, free_port
 
-ROUTES = ("direct", *CODECS)
+ROUTES = ("direct", *CODEC_NAMES)
 
 
 class Bench:
