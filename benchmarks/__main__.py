@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import h2load, machine, report, unary
+from benchmarks import bulk, clients, footprint, growth, h2load, machine, rate, report, unary
 from benchmarks.accounting import open_many_files
 from benchmarks.case import Case, Scale
 from benchmarks.interleave import Result, Rules, measure
@@ -19,6 +19,13 @@ MODES: dict[str, Callable[[Scale], list[Case]]] = {
     "same": unary.same,
     "saturated": unary.saturated,
     "lone": unary.lone,
+    "rate": rate.rate,
+    "bulk": bulk.bulk,
+    "growth": growth.growth,
+    "memory": footprint.memory,
+    "start": footprint.start,
+    "syscalls": footprint.syscalls,
+    "grpc": clients.grpc,
 }
 
 

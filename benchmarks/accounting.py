@@ -145,6 +145,12 @@ class Memory:
         return cls(sums["Rss"], sums["Pss"], sums["Private_Clean"] + sums["Private_Dirty"], sums["Anonymous"])
 
 
+def resident(root: int) -> int:
+    """Octets of resident memory of a process and its children: a cheap reading, for watching them while they work."""
+    pages = sum(int((PROC / str(pid) / "statm").read_text().split()[1]) for pid in family(root, processes()))
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def open_many_files() -> None:
     """Raise the soft limit of open files to the hard one: thousands of connections are to be held."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

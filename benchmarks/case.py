@@ -10,6 +10,7 @@ from benchmarks.stage import Stage
 from benchmarks.subject import Subject
 
 Figures = dict[str, float]
+MINIMUM = 1000  # RPCs of any run, however slow the subject
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Scale:
         """One of the two counts."""
         return quick if self.quick else full
 
-    def requests(self, subject: Subject, full: int = 50_000, quick: int = 20_000) -> int:
-        """RPCs of a run. What costs ten times as much needs fewer of them for the same precision."""
-        count = self.of(full, quick)
-        return count // 10 if subject.slow else count
+    def within(self, wanted: int, pace: float, seconds: float = 12.0) -> int:
+        """How many RPCs of `pace` seconds each a run makes: as wanted, or what fits into the time.
+
+        It is settled from the warm-up, before anything is measured.
+        """
+        return max(MINIMUM, min(wanted, int((seconds / 3 if self.quick else seconds) / pace)))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Compiled modules are cached as an installation would have them, and hashes are the same in every process.
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONHASHSEED": "0"}
 PATIENCE = 20.0  # seconds; Envoy and a thousand endpoints need two on a busy machine
 
 
@@ -60,6 +62,7 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
+                env=ENVIRONMENT,
                 preexec_fn=prepare,  # noqa: PLW1509 (the harness has no threads)
             )
 

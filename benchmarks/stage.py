@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ class Reading:
     cpu_ns: int = 0
     seconds: float = 0.0
     quiet: Quiet = field(default_factory=lambda: Quiet(0.0, 0.0))
+    excuse: str | None = None  # another reason why the run does not count
 
     def us_per(self, count: int) -> float:
         """Microseconds of the subject's CPU for each of `count`."""
@@ -102,12 +103,30 @@ class Stage:
         self.subject = self.start(subject.name, subject.command(job, program), self.placement.subject)
         return self.subject
 
-    def open(self, subject: Subject, endpoints: list[Address]) -> None:
-        """Start the subject and wait until RPCs pass through it."""
+    def open(self, subject: Subject, endpoints: list[Address], *, probing: bool = True) -> None:
+        """Start the subject and wait until RPCs pass through it (without `probing`: until it listens)."""
         process = self.launch(subject, endpoints)
         if process is not None:
             process.wait_listening(("127.0.0.1", self.port))
-        self.wait_ready()
+        if probing:
+            self.wait_ready()
+
+    def retire_subject(self) -> None:
+        """End the subject; another one may follow on this stage."""
+        if self.subject is not None:
+            self.subject.end()
+            self.subject = None
+
+    def hold_idle(self, count: int) -> Process:
+        """`count` connections to the subject on which nothing happens, until the returned process ends."""
+        process = self.python_process("benchmarks.idle", f"--target=127.0.0.1:{self.port}", f"--count={count}")
+        until = time.monotonic() + PATIENCE
+        while "connections stand" not in process.log.read_text(errors="replace"):
+            process.check()
+            if time.monotonic() > until:
+                raise Failed(f"{count} connections do not stand after {PATIENCE:.0f} s: {process.last_words()}")
+            time.sleep(0.05)
+        return process
 
     def wait_ready(self, step: float = 0.02) -> None:
         """Until an RPC comes back whole."""
@@ -133,12 +152,19 @@ class Stage:
         return path
 
     def h2load(
-        self, requests: int, clients: int, streams: int, *, size: int = REQUEST, reply: int = UNARY
+        self,
+        requests: int,
+        clients: int,
+        streams: int,
+        *,
+        size: int = REQUEST,
+        reply: int = UNARY,
+        watch: Callable[[], None] | None = None,
     ) -> h2load.Outcome:
         """Run the closed-loop generator against the subject."""
         load = h2load.Load(requests, clients, streams, self.body(size))
         try:
-            return h2load.run(load, self.port, self.placement.load, reply_size=reply)
+            return h2load.run(load, self.port, self.placement.load, reply_size=reply, watch=watch)
         except Failed as error:
             words = self.subject.last_words() if self.subject else "(direct)"
             raise Failed(f"{error}\n    its log ends with:\n    {words}") from None
@@ -171,4 +197,5 @@ class Stage:
 
     def objection(self) -> str | None:
         """Why this run does not count, or None."""
-        return next((words for reading in self.readings if (words := reading.quiet.objection())), None)
+        words = (reading.excuse or reading.quiet.objection() for reading in self.readings)
+        return next(filter(None, words), None)

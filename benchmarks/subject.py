@@ -42,7 +42,6 @@ class Subject:
     program: Callable[[], str | None]
     command: Callable[[Job, str], Command]
     version_flag: str = "--version"
-    slow: bool = False  # costs so much per RPC that a run is made shorter
 
     def missing(self) -> str | None:
         """What to install, in a sentence, or None."""
@@ -263,7 +262,7 @@ SUBJECTS = {
         DIRECT,
         Subject("sidecar", "", _THIS_PYTHON, _sidecar_command("auto")),
         Subject("sidecar-native", "", _THIS_PYTHON, _sidecar_command("native")),
-        Subject("sidecar-reference", "", _THIS_PYTHON, _sidecar_command("reference"), slow=True),
+        Subject("sidecar-reference", "", _THIS_PYTHON, _sidecar_command("reference")),
         NGHTTPX,
         Subject("nghttpx-again", NGHTTPX.install, NGHTTPX.program, NGHTTPX.command),
         Subject("haproxy", _DEBIAN.format("haproxy"), _on_path("haproxy"), _haproxy_command, version_flag="-v"),

@@ -29,9 +29,9 @@ def same(scale: Scale) -> list[Case]:
 
 def _saturated(scale: Scale, name: str, clients: int, streams: int, endpoints: int) -> Case:
     def run(stage: Stage, subject: Subject) -> Figures:
-        requests = scale.requests(subject)
         stage.open(subject, stage.backend(endpoints))
-        stage.h2load(max(1000, requests // 10), clients, streams)
+        pace = stage.h2load(5_000, clients, streams).pace
+        requests = scale.within(scale.of(50_000, 20_000), pace)
         with stage.measured() as reading:
             outcome = stage.h2load(requests, clients, streams)
         return {"cpu": reading.us_per(requests), "rate": requests / outcome.seconds}
@@ -43,9 +43,8 @@ def lone(scale: Scale) -> list[Case]:
     """One RPC at a time, everything on one CPU: -c 1 -m 1."""
 
     def run(stage: Stage, subject: Subject) -> Figures:
-        requests = scale.requests(subject, full=10_000, quick=5_000)
         stage.open(subject, stage.backend())
-        stage.h2load(requests // 10, 1, 1)
+        requests = scale.within(scale.of(10_000, 5_000), stage.h2load(1_000, 1, 1).pace)
         with stage.measured() as reading:
             outcome = stage.h2load(requests, 1, 1)
         return {"cpu": reading.us_per(requests), "wall": outcome.seconds * 1e6 / requests}
