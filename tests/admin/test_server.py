@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -296,3 +297,12 @@ def test_no_address_at_all_is_legal() -> None:
         await server.close()
 
     asyncio.run(run())
+
+
+# === the docs ===
+
+
+def test_every_path_is_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+    for method, path, _ in PAGES:
+        assert f"| {method} | `{path}` |" in text, path
