@@ -29,6 +29,7 @@ _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*\Z")  # RFC 3986 section 
 _ILLEGAL_IN_PATH: Final = re.compile(rb"[\x00-\x20#\x7f]")
 _ILLEGAL_IN_AUTHORITY: Final = re.compile(rb"[\x00-\x20/?#@\\\x7f]")  # '@': no userinfo (section 8.3.1)
 _STATUS: Final = re.compile(rb"[1-9][0-9][0-9]\Z")
+_FIRST_FINAL_STATUS: Final = 200
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,19}\Z")  # 19 digits pass 2^63 octets
 
 
@@ -73,7 +74,7 @@ def status_of(fields: Fields) -> int:
 
 def is_informational(fields: Fields) -> bool:
     """Whether a well-formed response head is a 1xx."""
-    return status_of(fields) < 200
+    return status_of(fields) < _FIRST_FINAL_STATUS
 
 
 def _method(value: bytes) -> str | None:

@@ -47,12 +47,18 @@ class _KnownFields(Decoder):
         return self.fields
 
 
+class _H2Connection(H2Connection):
+    """h2 need not remember which streams were closed and how: frames on those never come here."""
+
+    MAX_CLOSED_STREAMS = 1  # h2 65536, some 6 MiB on a connection that lives long
+
+
 class H2Engine:
     """One `H2Connection`."""
 
     def __init__(self, role: int, settings: CodecSettings) -> None:
         client = role == CLIENT
-        self._h2 = H2Connection(
+        self._h2 = _H2Connection(
             H2Configuration(
                 client_side=client,
                 header_encoding=None,
@@ -98,6 +104,9 @@ class H2Engine:
         if identifier == SETTINGS_HEADER_TABLE_SIZE:
             self._encoder.resize(value)
         elif SETTINGS_ENABLE_PUSH <= identifier <= SETTINGS_MAX_HEADER_LIST_SIZE:
+            _ = (
+                self._h2.open_outbound_streams
+            )  # as it counts h2 lets closed streams go: no window of theirs may overflow
             self._judge(SettingsFrame(0, settings={identifier: value}))
             self._remote[identifier] = value
 

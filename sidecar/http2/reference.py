@@ -2,10 +2,12 @@
 
 Frames are taken one by one: cut (`frame_reader`), counted (`limits`), decoded (`field_compression`), judged
 (`field_validation`, `h2_engine`), answered, and only then told to the sinks, so that a sink may command anything.
-This file holds the commands; `reference_receiving` the other half. No clock, no I/O, nothing of proxies.
+This file holds the commands, `reference_receiving` the other half. No clock, no I/O, nothing of proxies.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from hyperframe.frame import Frame, GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
@@ -13,7 +15,10 @@ from sidecar.http2 import constants as c
 from sidecar.http2.errors import HeaderListTooLarge, LocalProtocolError, RemoteProtocolError, StreamsExhausted
 from sidecar.http2.field_compression import header_tuples
 from sidecar.http2.interface import CodecSettings, HeaderBlock, Sink, Stream, StreamSink
-from sidecar.http2.reference_receiving import ReceivingHalf, ReferenceStream
+from sidecar.http2.reference_receiving import ReceivingHalf
+from sidecar.http2.reference_state import ReferenceStream
+
+PING_LENGTH: Final = 8  # octets, RFC 9113 section 6.7
 
 
 class ReferenceCodec(ReceivingHalf):
@@ -85,6 +90,8 @@ class ReferenceCodec(ReceivingHalf):
         return self._new_stream(stream_id, sink)
 
     def send_informational(self, stream: Stream, block: HeaderBlock) -> None:
+        if self.role == c.CLIENT or _own(stream).sent_head:
+            raise LocalProtocolError(f"stream {stream.id} cannot send an informational head here")
         self._send_head(stream, block, end_stream=False)
 
     def send_headers(self, stream: Stream, block: HeaderBlock, end_stream: bool) -> None:
@@ -155,7 +162,7 @@ class ReferenceCodec(ReceivingHalf):
         self._output_allowance = octets
 
     def send_ping(self, payload: bytes) -> None:
-        if len(payload) != 8:
+        if len(payload) != PING_LENGTH:
             raise LocalProtocolError("a PING carries 8 octets")
         self._pings.append(payload)
         self._queue(PingFrame(0, payload))

@@ -1,4 +1,4 @@
-"""The receiving half of the reference codec, and the state that both halves share.
+"""The receiving half of the reference codec.
 
 One method per frame type. Each counts, judges, changes state, queues what must be answered, and calls a sink last.
 What ends one stream goes through `_stream_error`; what ends the connection is raised. The commands are in `reference`.
@@ -7,59 +7,32 @@ What ends one stream goes through `_stream_error`; what ends the connection is r
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hyperframe.frame import Frame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import Frame, PingFrame, RstStreamFrame, SettingsFrame
 
 from sidecar.http2 import constants as c
-from sidecar.http2.credit import ReceiveCredit
 from sidecar.http2.errors import RemoteProtocolError
 from sidecar.http2.field_compression import DecodedBlock, FieldDecoder
 from sidecar.http2.field_validation import (
     Fields,
     content_length,
+    is_informational,
     malformed_request,
     malformed_response,
     malformed_trailers,
     status_of,
 )
 from sidecar.http2.frame_reader import FrameReader, ReceivedFrame, without_padding
-from sidecar.http2.h2_engine import H2Engine
-from sidecar.http2.interface import Codec, CodecSettings, HeaderBlock, Sink, Stream, StreamSink
-from sidecar.http2.limits import FloodGuard
+from sidecar.http2.interface import CodecSettings, HeaderBlock, Sink, StreamSink
+from sidecar.http2.reference_state import ReferenceState, ReferenceStream
 
-# Streams whose end is remembered, to tell a frame that crossed our RST_STREAM from a frame that is wrong (H2-13).
-CLOSED_STREAMS_REMEMBERED: Final = 1024  # rust h2 50, python h2 65536
+_PRIORITY_LENGTH: Final = 5
+_PING_LENGTH: Final = 8
+_GOAWAY_LENGTH: Final = 8  # at least
 _NO_PAYLOAD_STATUSES: Final = (204, 304)  # content-length says nothing about DATA here (H2-35)
 _UNHEARD: Final = StreamSink()
-
-
-class ReferenceStream(Stream):
-    """A stream with what the codec must know of it between frames."""
-
-    __slots__ = (
-        "credit",
-        "cut_short",
-        "head_only",
-        "informational",
-        "octets_left",
-        "received_head",
-        "sent_head",
-        "unacknowledged",
-    )
-
-    def __init__(self, stream_id: int, sink: StreamSink, credit: ReceiveCredit) -> None:
-        super().__init__(stream_id, sink)
-        self.credit = credit
-        self.unacknowledged = 0  # delivered to the sink, not given back yet
-        self.received_head = False  # a request head, or a final response head
-        self.sent_head = False  # the same, the other way
-        self.informational = 0  # 1xx heads received
-        self.octets_left: int | None = None  # of content-length
-        self.head_only = False  # our request was HEAD
-        self.cut_short = False  # the last send_data took less than it was given
 
 
 class PendingBlock(NamedTuple):
@@ -71,56 +44,16 @@ class PendingBlock(NamedTuple):
     fragments: list[bytes]
 
 
-class ReceivingHalf(Codec):
-    """Takes frames, keeps the streams."""
+class ReceivingHalf(ReferenceState):
+    """Takes frames one by one."""
 
-    __slots__ = (
-        "_block",
-        "_closed",
-        "_connection_credit",
-        "_cut_short",
-        "_dead",
-        "_decoder",
-        "_engine",
-        "_goaway_received",
-        "_goaway_sent",
-        "_guard",
-        "_held",
-        "_highest_received_id",
-        "_highest_served_id",
-        "_hold",
-        "_out",
-        "_pings",
-        "_reader",
-        "_settings_acknowledged",
-        "_settings_received",
-        "_streams",
-        "_urgent",
-    )
+    __slots__ = ("_block", "_decoder", "_reader")
 
     def __init__(self, role: int, settings: CodecSettings, sink: Sink) -> None:
         super().__init__(role, settings, sink)
-        self._engine = H2Engine(role, settings)
         self._reader = FrameReader(role, settings.max_frame_size)
         self._decoder = FieldDecoder(settings.max_header_fields, settings.max_header_list_size)
-        self._guard = FloodGuard(settings)
-        self._connection_credit = ReceiveCredit(max(settings.connection_window, c.DEFAULT_WINDOW))
-        self._hold = False
-        self._held = 0  # delivered while held, not credited to the connection yet
-        self._streams: dict[int, ReferenceStream] = {}  # open or half-closed
-        self._closed: OrderedDict[int, bool] = OrderedDict()  # id -> whether the peer knows that it is closed
-        self._highest_received_id = 0  # of the peer's streams, ignored ones included
-        self._highest_served_id = 0
         self._block: PendingBlock | None = None
-        self._settings_received = False
-        self._settings_acknowledged = False
-        self._goaway_sent = c.LARGEST_STREAM_ID
-        self._goaway_received: int | None = None
-        self._pings: list[bytes] = []
-        self._urgent = bytearray()  # leaves first: the preface, PING ACKs, WINDOW_UPDATEs (H2-50)
-        self._out = bytearray()
-        self._cut_short = False
-        self._dead = False
 
     # -- frames -----------------------------------------------------------------------------------------
 
@@ -182,11 +115,11 @@ class ReceivingHalf(Codec):
         fragment = without_padding(frame)
         depends_on_itself = False
         if frame.has(c.FLAG_PRIORITY):
-            if len(fragment) < 5:
+            if len(fragment) < _PRIORITY_LENGTH:
                 short = c.PROTOCOL_ERROR if frame.has(c.FLAG_PADDED) else c.FRAME_SIZE_ERROR
                 raise RemoteProtocolError("HEADERS too short for its priority", short)
             depends_on_itself = _dependency(fragment) == frame.stream_id
-            fragment = fragment[5:]
+            fragment = fragment[_PRIORITY_LENGTH:]
         if frame.stream_id % 2 == 0:
             raise RemoteProtocolError("HEADERS on a stream that the client cannot open")
         self._block = PendingBlock(frame.stream_id, frame.has(c.FLAG_END_STREAM), depends_on_itself, [fragment])
@@ -211,7 +144,7 @@ class ReceivingHalf(Codec):
         self._guard.priority_received()
         if frame.stream_id == 0:
             raise RemoteProtocolError("PRIORITY on stream 0")
-        if len(frame.payload) != 5:
+        if len(frame.payload) != _PRIORITY_LENGTH:
             error_code = c.FRAME_SIZE_ERROR
         elif _dependency(frame.payload) == frame.stream_id:
             error_code = c.PROTOCOL_ERROR
@@ -270,7 +203,7 @@ class ReceivingHalf(Codec):
         raise RemoteProtocolError("PUSH_PROMISE where push is not allowed")
 
     def _receive_ping(self, frame: ReceivedFrame) -> None:
-        _require_length(frame, 8)
+        _require_length(frame, _PING_LENGTH)
         if frame.stream_id != 0:
             raise RemoteProtocolError("PING on a stream")
         if not frame.has(c.FLAG_ACK):
@@ -284,7 +217,7 @@ class ReceivingHalf(Codec):
     def _receive_goaway(self, frame: ReceivedFrame) -> None:
         if frame.stream_id != 0:
             raise RemoteProtocolError("GOAWAY on a stream")
-        if len(frame.payload) < 8:
+        if len(frame.payload) < _GOAWAY_LENGTH:
             raise RemoteProtocolError("GOAWAY is too short", c.FRAME_SIZE_ERROR)
         last_stream_id, error_code = struct.unpack_from(">LL", frame.payload)
         last_stream_id &= c.LARGEST_STREAM_ID
@@ -297,7 +230,7 @@ class ReceivingHalf(Codec):
             self._abandon(stream)
         for stream in unprocessed:
             stream.sink.on_reset(c.REFUSED_STREAM, True)
-        self.sink.on_goaway(last_stream_id, _known(error_code), frame.payload[8:])
+        self.sink.on_goaway(last_stream_id, _known(error_code), frame.payload[_GOAWAY_LENGTH:])
 
     def _require_legal_goaway(self, last_stream_id: int) -> None:
         if last_stream_id and last_stream_id % 2 == 0:
@@ -370,18 +303,16 @@ class ReceivingHalf(Codec):
 
     def _wrong_response(self, stream: ReferenceStream, fields: Fields, end_stream: bool) -> bool:
         """What depends on the request, and on what came before (H2-35, H2-37)."""
-        status = status_of(fields)
-        if status < 200:
+        if is_informational(fields):
             stream.informational += 1
             return end_stream or stream.informational > self.settings.max_informational
-        if not stream.head_only and status not in _NO_PAYLOAD_STATUSES:
+        if not stream.head_only and status_of(fields) not in _NO_PAYLOAD_STATUSES:
             stream.octets_left = content_length(fields)
         return end_stream and bool(stream.octets_left)
 
     def _receive_response(self, stream: ReferenceStream, block: HeaderBlock, end_stream: bool) -> None:
-        status = status_of(block.fields)
-        self._engine.headers_received(stream.id, b"%d" % status, end_stream)
-        if status < 200:
+        self._engine.headers_received(stream.id, block.get(b":status"), end_stream)
+        if is_informational(block.fields):
             stream.sink.on_informational(block)
             return
         stream.received_head = True
@@ -432,40 +363,7 @@ class ReceivingHalf(Codec):
         if self.role == c.SERVER and not ignored and stream_id not in self._closed:
             raise RemoteProtocolError("a stream id is used again or out of order")
 
-    # -- ends -------------------------------------------------------------------------------------------
-
-    def _stream_error(self, stream: ReferenceStream, error_code: int) -> None:
-        """The peer's fault ends one stream: counted, answered once, told last (SE-12)."""
-        self._guard.reset_caused()
-        self._guard.reply_queued()
-        self._out += self._engine.reset_stream(stream.id, error_code)
-        self._forget(stream, peer_knows=False)
-        stream.local_closed = stream.remote_closed = True
-        stream.sink.on_reset(error_code, False)
-
-    def _abandon(self, stream: ReferenceStream) -> None:
-        """The peer ended the stream and knows it."""
-        self._forget(stream, peer_knows=True)
-        stream.local_closed = stream.remote_closed = True
-
-    def _close_local(self, stream: ReferenceStream) -> None:
-        stream.local_closed = True
-        if stream.remote_closed:
-            self._forget(stream, peer_knows=True)
-
-    def _close_remote(self, stream: ReferenceStream) -> None:
-        stream.remote_closed = True
-        if stream.local_closed:
-            self._forget(stream, peer_knows=True)
-
-    def _forget(self, stream: ReferenceStream, peer_knows: bool) -> None:
-        del self._streams[stream.id]
-        self._remember_closed(stream.id, peer_knows)
-
-    def _remember_closed(self, stream_id: int, peer_knows: bool) -> None:
-        self._closed[stream_id] = peer_knows
-        if len(self._closed) > CLOSED_STREAMS_REMEMBERED:
-            self._closed.popitem(last=False)
+    # -- errors and answers -----------------------------------------------------------------------------
 
     def _is_idle(self, stream_id: int) -> bool:
         if self.role == c.CLIENT:
@@ -480,27 +378,18 @@ class ReceivingHalf(Codec):
         if self._closed.get(stream_id):
             raise RemoteProtocolError("a frame on a stream that the peer closed", c.STREAM_CLOSED)
 
-    # -- answers ----------------------------------------------------------------------------------------
+    def _stream_error(self, stream: ReferenceStream, error_code: int) -> None:
+        """The peer's fault ends one stream: counted, answered once, told last (SE-12)."""
+        self._guard.reset_caused()
+        self._guard.reply_queued()
+        self._out += self._engine.reset_stream(stream.id, error_code)
+        self._forget(stream, peer_knows=False)
+        stream.local_closed = stream.remote_closed = True
+        stream.sink.on_reset(error_code, False)
 
     def _reply(self, queue: bytearray, frame: Frame) -> None:
         self._guard.reply_queued()
         queue += frame.serialize()
-
-    def _credit_connection(self, size: int) -> None:
-        increment = self._connection_credit.give_back(size)
-        if increment and not self._dead:
-            self._urgent += WindowUpdateFrame(0, window_increment=increment).serialize()
-
-    def _credit_stream(self, stream: ReferenceStream, size: int) -> None:
-        increment = stream.credit.give_back(size)
-        if increment and not self._dead:
-            self._urgent += WindowUpdateFrame(stream.id, window_increment=increment).serialize()
-
-    def _new_stream(self, stream_id: int, sink: StreamSink) -> ReferenceStream:
-        window = self.settings.stream_window
-        if not self._settings_acknowledged:
-            window = max(window, c.DEFAULT_WINDOW)  # what the peer may assume before it knows (H2-03)
-        return ReferenceStream(stream_id, sink, ReceiveCredit(self.settings.stream_window, window))
 
 
 # Frame type -> method. A type that is absent is unknown and ignored (H2-11).

@@ -175,6 +175,27 @@ def test_trailers_too_large_leave_the_stream_as_it_was(server: MakeScript) -> No
     assert [one.end_stream for one in script.sent()] == [True]
 
 
+def test_no_informational_head_follows_the_final_one(server: MakeScript) -> None:
+    script = server()
+    stream = script.request(1)
+    script.answer(stream)
+    with pytest.raises(LocalProtocolError):
+        script.codec.send_informational(stream, HeaderBlock([(b":status", b"103")]))
+    script.codec.send_data(stream, b"still well", True)
+    assert [one.kind for one in script.sent()] == ["Headers", "Data"]
+
+
+def test_nothing_is_sent_before_the_head(server: MakeScript) -> None:
+    script = server()
+    stream = script.request(1)
+    with pytest.raises(LocalProtocolError):
+        script.codec.send_data(stream, b"x", False)
+    with pytest.raises(LocalProtocolError):
+        script.codec.send_trailers(stream, HeaderBlock(TRAILERS))
+    script.answer(stream, end_stream=True)
+    assert [one.kind for one in script.sent()] == ["Headers"]
+
+
 def test_a_head_is_sent_once(server: MakeScript) -> None:
     script = server()
     stream = script.request(1)

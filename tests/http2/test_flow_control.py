@@ -148,6 +148,14 @@ def test_settings_do_not_overflow_a_stream(client: MakeScript) -> None:
     assert script.breaks(frames.settings((WINDOW, 2**31 - 1))) == c.FLOW_CONTROL_ERROR
 
 
+def test_settings_cannot_overflow_a_stream_that_is_gone(client: MakeScript) -> None:
+    script, stream = _sending(client)
+    script.receive(frames.window_update(1, 2**31 - 1 - 65_535))
+    script.codec.reset_stream(stream, c.CANCEL)
+    script.receive(frames.settings((WINDOW, 1_000_000)))
+    assert script.heard() == [("settings",)]
+
+
 def test_a_window_update_by_zero_resets_the_stream(client: MakeScript) -> None:
     script, _ = _sending(client)
     script.receive(frames.window_update(1, 0))
