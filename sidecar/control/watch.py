@@ -76,10 +76,14 @@ class Watch:
         self._began_at = self.clock()
         if self.registry.silence is not None:
             await asyncio.sleep(self.start_jitter * self.rng.random())
-        while True:
-            pause = await self._follow()
-            self._warn_if_stale(self.clock())
-            await asyncio.sleep(pause)
+        try:
+            while True:
+                pause = await self._follow()
+                self._warn_if_stale(self.clock())
+                await asyncio.sleep(pause)
+        finally:
+            if self._cache is not None:
+                await self._cache.settle()
 
     async def _follow(self) -> float:
         """Listen until the registry fails; the seconds to wait before trying again."""

@@ -1,9 +1,13 @@
 """Which of the registry's answers to believe, and when: the last good list stands until there is reason to drop it.
 
-Three rules. An empty answer after a full one is held back for a grace (RL-22). An answer that removes too many at once
-keeps the removed as SUSPECT, a last resort, for twice that grace (RL-23). What the registry says was taken out on
-purpose (`Snapshot.withdrawn`) is believed at once. While the registry is down nothing expires. No clock inside: `now`
-is in seconds on any clock that only goes forward.
+* An empty answer after a full one proves nothing for a grace: that is what a broken health pipeline looks like (RL-22).
+  Neither does an absence right after an outage, while everybody registers again. Until the grace is over the
+  absent stay as they were.
+* An answer that removes too many at once keeps the removed as SUSPECT, a last resort, for twice that grace (RL-23).
+* What the registry says was taken out on purpose (`Snapshot.withdrawn`) is believed at once.
+* While the registry is down nothing is given up.
+
+No clock inside: `now` is in seconds on any clock that only goes forward.
 """
 
 from __future__ import annotations
@@ -15,14 +19,16 @@ from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
 
 # How many graces a suspect member stays: one for the registry's health pipeline to recover, one for it to be noticed.
 SUSPECT_GRACES = 2
+NEVER = float("inf")
+SHOWN = 3  # addresses that a sentence names; the rest is on the admin page
 
-# Why a decision is what it is; also the names of what was disbelieved in the metrics.
+# Why a decision is what it is. All but the first two are said aloud and counted.
 BELIEVED = "believed"
 UNCHANGED = "unchanged"
 EMPTY_HELD = "empty_held"
-EMPTY_BELIEVED = "empty_believed"
+ABSENCE_HELD = "absence_held"
 REMOVAL_HELD = "removal_held"
-REMOVAL_BELIEVED = "removal_believed"
+GIVEN_UP = "given_up"
 
 
 class Decision(Struct, frozen=True):
@@ -40,9 +46,18 @@ class Membership:
         self.empty_grace = empty_grace
         self.removal_guard = removal_guard
         self.believed: Snapshot | None = None
-        self.recheck_at: float | None = None  # when `on_time` has something to decide
-        self._empty: Snapshot | None = None  # an empty answer that is being held back
+        self._returning = False  # the next answer is the first after an outage
+        self._doubted: Snapshot | None = None  # the newest answer, while its absences prove nothing
+        self._doubt_until = NEVER
         self._suspects: dict[str, tuple[Member, float]] = {}  # by address: the member, and when it is given up
+
+    @property
+    def recheck_at(self) -> float | None:
+        """When `on_time` has something to decide; None: not before the next answer."""
+        earliest = min((until for _, until in self._suspects.values()), default=NEVER)
+        if self._doubted is not None:
+            earliest = min(earliest, self._doubt_until)
+        return None if earliest == NEVER else earliest
 
     def restore(self, snapshot: Snapshot) -> None:
         """Begin with a list from before a restart; answers are judged against it."""
@@ -50,104 +65,101 @@ class Membership:
 
     def on_answer(self, answer: Snapshot, now: float) -> Decision:
         """The registry has answered."""
-        last = self._without_withdrawn(answer)
-        if not answer.members and last and self.empty_grace > 0:
-            return self._hold_empty(answer, last, now)
-        self._empty = None
-        held = self._judge_removals(answer, last, now)
-        return self._believe(answer, now, held)
+        last = self._last(answer)
+        present = {member.address for member in answer.members}
+        absent = [member for member in last.values() if member.address not in present]
+        trusted = [member for member in absent if member.status != SUSPECT]
+        returning, self._returning = self._returning, False
+        doubtful = not answer.members or returning or self._doubted is not None
+        if trusted and doubtful and self.empty_grace > 0:
+            return self._doubt(answer, absent, now)
+        self._end_doubt()
+        held = self._judge_removals(last, present, trusted, now)
+        suspects = tuple(member for member, _ in self._suspects.values())
+        snapshot = replace(answer, members=answer.members + suspects)
+        return self._settle(snapshot, REMOVAL_HELD if held else BELIEVED, held)
 
     def on_outage(self) -> None:
         """The registry does not answer: what it said last is no longer evidence that members are gone for good."""
-        self._empty = None
-        self._suspects = {address: (member, float("inf")) for address, (member, _) in self._suspects.items()}
-        self.recheck_at = None
+        self._returning = True
+        self._end_doubt()
+        self._suspects = {address: (member, NEVER) for address, (member, _) in self._suspects.items()}
 
     def on_time(self, now: float) -> Decision:
         """The moment `recheck_at` has come; harmless at any other."""
-        if self.recheck_at is None or now < self.recheck_at:
-            return Decision(UNCHANGED)
-        if self._empty is not None:
-            answer, self._empty = self._empty, None
+        if self._doubted is not None and now >= self._doubt_until:
+            snapshot = self._doubted
+            self._end_doubt()
             self._suspects = {}
-            text = f"the answer stayed empty for {self.empty_grace:g}s and is believed now: no instance is left"
-            return self._settle(answer, EMPTY_BELIEVED, text)
-        gone = [address for address, (_, until) in self._suspects.items() if until <= now]
-        for address in gone:
-            del self._suspects[address]
-        if self.believed is None or not gone:
-            self._plan()
+        elif self.believed is not None and any(until <= now for _, until in self._suspects.values()):
+            self._suspects = {a: (member, until) for a, (member, until) in self._suspects.items() if until > now}
+            stay = [m for m in self.believed.members if m.status != SUSPECT or m.address in self._suspects]
+            snapshot = replace(self.believed, members=tuple(stay))
+        else:
             return Decision(UNCHANGED)
-        members = tuple(member for member in self.believed.members if member.address not in gone)
-        text = f"{len(gone)} instance(s) stayed away and are given up: {listed(gone)}"
-        return self._settle(replace(self.believed, members=members), REMOVAL_BELIEVED, text)
+        left = {member.address for member in snapshot.members}
+        gone = [m.address for m in self.believed.members if m.address not in left] if self.believed else []
+        text = f"{len(gone)} instance(s) stayed away and are given up, {len(left)} left: {listed(gone)}"
+        return self._settle(snapshot, GIVEN_UP, text)
 
     # === the rules ===
 
-    def _without_withdrawn(self, answer: Snapshot) -> dict[str, Member]:
+    def _last(self, answer: Snapshot) -> dict[str, Member]:
         """The members believed so far, by address, less those that were taken out on purpose."""
         if self.believed is None:
             return {}
-        return {m.address: m for m in self.believed.members if m.address not in answer.withdrawn}
+        return {member.address: member for member in self.believed.members if member.address not in answer.withdrawn}
 
-    def _hold_empty(self, answer: Snapshot, last: dict[str, Member], now: float) -> Decision:
-        """Keep the list, less what was withdrawn, and remember since when it should be empty."""
-        news = self._empty is None
-        if news:
-            self.recheck_at = now + self.empty_grace
-        self._empty = answer
-        kept: Snapshot | None = None
-        if self.believed is not None and len(last) < len(self.believed.members):
-            kept = self.believed = replace(self.believed, members=tuple(last.values()))
-        if not news and kept is None:
-            return Decision(UNCHANGED)
-        text = f"the answer is empty: the last {len(last)} instance(s) are kept for up to {self.empty_grace:g}s"
-        return Decision(EMPTY_HELD, kept, text)
+    def _doubt(self, answer: Snapshot, absent: list[Member], now: float) -> Decision:
+        """Keep the absent as they were, and remember until when."""
+        begins = self._doubted is None
+        if begins:
+            self._doubt_until = now + self.empty_grace
+            self._suspects = {}  # they stay with the rest
+        self._doubted = answer
+        snapshot = replace(answer, members=answer.members + tuple(absent))
+        if not begins:
+            return self._settle(snapshot, BELIEVED, "")
+        what = "lists none" if not answer.members else "lists fewer after its outage"
+        text = f"the registry {what}: {len(absent)} instance(s) are kept as they were for {self.empty_grace:g}s"
+        return self._settle(snapshot, ABSENCE_HELD if answer.members else EMPTY_HELD, text)
 
-    def _judge_removals(self, answer: Snapshot, last: dict[str, Member], now: float) -> list[str]:
-        """Update the suspects by this answer; the addresses newly held back."""
-        present = {member.address for member in answer.members}
+    def _end_doubt(self) -> None:
+        self._doubted = None
+        self._doubt_until = NEVER
+
+    def _judge_removals(self, last: dict[str, Member], present: set[str], removed: list[Member], now: float) -> str:
+        """Update the suspects by an answer; says who was newly held back, if anybody."""
         until = now + SUSPECT_GRACES * self.empty_grace
-        for address in list(self._suspects):
-            if address in present or address not in last:
-                del self._suspects[address]
-            elif self._suspects[address][1] == float("inf"):
-                self._suspects[address] = (self._suspects[address][0], until)
-        trusted = [address for address in last if address not in self._suspects]
-        removed = [address for address in trusted if address not in present]
-        if not removed or self.empty_grace <= 0 or len(removed) <= self.removal_guard * len(trusted):
-            return []
-        for address in removed:
-            self._suspects[address] = (replace(last[address], status=SUSPECT), until)
-        return removed
-
-    def _believe(self, answer: Snapshot, now: float, held: list[str]) -> Decision:
-        """The answer, with the suspects behind it."""
-        suspects = tuple(member for member, _ in self._suspects.values())
-        snapshot = replace(answer, members=answer.members + suspects)
-        if held:
-            text = (
-                f"{len(held)} of {len(held) + len(answer.members)} instance(s) vanished at once: they are kept as a"
-                f" last resort for {SUSPECT_GRACES * self.empty_grace:g}s: {listed(held)}"
-            )
-            return self._settle(snapshot, REMOVAL_HELD, text)
-        last = self.believed
-        if last is not None and (last.members, last.source) == (snapshot.members, snapshot.source):
-            self._plan()
-            return Decision(UNCHANGED)
-        return self._settle(snapshot, BELIEVED, "")
+        self._suspects = {
+            address: (member, until if stays == NEVER else stays)
+            for address, (member, stays) in self._suspects.items()
+            if address in last and address not in present
+        }
+        before = sum(member.status != SUSPECT for member in last.values())
+        if not removed or self.empty_grace <= 0 or len(removed) <= self.removal_guard * before:
+            return ""
+        for member in removed:
+            self._suspects[member.address] = (replace(member, status=SUSPECT), until)
+        return (
+            f"{len(removed)} of {before} instance(s) vanished at once: they are kept as a last resort for"
+            f" {SUSPECT_GRACES * self.empty_grace:g}s: {listed([member.address for member in removed])}"
+        )
 
     def _settle(self, snapshot: Snapshot, reason: str, text: str) -> Decision:
-        self.believed = snapshot
-        self._plan()
+        """Believe `snapshot`. Where the list stays the same there is nothing to apply, but maybe something to say."""
+        last, self.believed = self.believed, snapshot
+        if last is not None and last.source == snapshot.source and same(last.members, snapshot.members):
+            return Decision(UNCHANGED if reason == BELIEVED else reason, None, text)
         return Decision(reason, snapshot, text)
 
-    def _plan(self) -> None:
-        """Set `recheck_at` to the next moment at which time alone changes the list."""
-        self.recheck_at = min((until for _, until in self._suspects.values() if until < float("inf")), default=None)
+
+def same(some: tuple[Member, ...], others: tuple[Member, ...]) -> bool:
+    """Whether two lists hold the same members, in whatever order."""
+    return some == others or {m.address: m for m in some} == {m.address: m for m in others}
 
 
 def listed(addresses: list[str]) -> str:
     """Some of them by name, for a sentence."""
-    shown = ", ".join(addresses[:3])  # the rest is on the admin page
-    return f"{shown} and {len(addresses) - 3} more" if len(addresses) > 3 else shown
+    more = f" and {len(addresses) - SHOWN} more" if len(addresses) > SHOWN else ""
+    return ", ".join(addresses[:SHOWN]) + more

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.policy.membership import (
+    ABSENCE_HELD,
     BELIEVED,
-    EMPTY_BELIEVED,
     EMPTY_HELD,
-    REMOVAL_BELIEVED,
+    GIVEN_UP,
     REMOVAL_HELD,
     UNCHANGED,
     Membership,
@@ -55,7 +55,7 @@ def test_an_empty_answer_after_a_full_one_leaves_the_list_as_it_is() -> None:
     known = membership("a:1", "b:1")
     decision = known.on_answer(answer(), 100)
     assert (decision.reason, decision.snapshot) == (EMPTY_HELD, None)
-    assert "last 2 instance(s) are kept" in decision.text
+    assert "lists none: 2 instance(s) are kept as they were" in decision.text
     assert known.recheck_at == 130
 
 
@@ -65,7 +65,7 @@ def test_an_answer_that_stays_empty_for_the_grace_is_believed() -> None:
     known.on_answer(answer(), 120)
     assert known.on_time(129.9).reason == UNCHANGED
     decision = known.on_time(130)
-    assert decision.reason == EMPTY_BELIEVED
+    assert decision.reason == GIVEN_UP
     assert addresses(decision.snapshot) == []
     assert known.recheck_at is None
 
@@ -74,6 +74,7 @@ def test_instances_that_return_within_the_grace_were_never_away() -> None:
     known = membership("a:1")
     known.on_answer(answer(), 100)
     assert known.on_answer(answer("a:1"), 110).reason == UNCHANGED
+    assert known.recheck_at is None
     assert known.on_time(200).reason == UNCHANGED
 
 
@@ -84,6 +85,47 @@ def test_an_outage_ends_a_doubt_without_believing_it() -> None:
     assert known.on_time(1000).reason == UNCHANGED
     assert known.on_answer(answer(), 1000).reason == EMPTY_HELD
     assert known.recheck_at == 1000 + GRACE
+
+
+def test_who_returns_first_after_an_empty_answer_does_not_push_the_others_out() -> None:
+    """An agent that has lost everything is told again by one instance after the other."""
+    known = membership("a:1", "b:1", "c:1")
+    known.on_answer(answer(), 100)
+    for present in (("b:1",), ("b:1", "c:1")):
+        assert known.on_answer(answer(*present), 105).reason == UNCHANGED
+    decision = known.on_time(130)
+    assert (decision.reason, addresses(decision.snapshot)) == (GIVEN_UP, ["b:1", "c:1"])
+    assert "1 instance(s) stayed away and are given up, 2 left: a:1" in decision.text
+
+
+def test_somebody_new_is_welcome_while_the_absent_are_waited_for() -> None:
+    known = membership("a:1")
+    known.on_answer(answer(), 100)
+    assert addresses(known.on_answer(answer("b:1"), 101).snapshot) == ["b:1", "a:1"]
+
+
+def test_absence_right_after_an_outage_proves_nothing_for_a_grace() -> None:
+    known = membership("a:1", "b:1", "c:1")
+    known.on_outage()
+    decision = known.on_answer(answer("a:1", "b:1"), 100)
+    assert (decision.reason, decision.snapshot) == (ABSENCE_HELD, None)
+    decision = known.on_time(130)
+    assert (decision.reason, addresses(decision.snapshot)) == (GIVEN_UP, ["a:1", "b:1"])
+
+
+def test_an_outage_that_changed_nothing_leaves_no_doubt() -> None:
+    known = membership("a:1", "b:1", "c:1")
+    known.on_outage()
+    assert known.on_answer(answer("a:1", "b:1", "c:1"), 100).reason == UNCHANGED
+    assert addresses(known.on_answer(answer("a:1", "b:1"), 101).snapshot) == ["a:1", "b:1"]
+
+
+def test_suspects_that_an_empty_answer_finds_stay_with_the_rest_and_go_with_it() -> None:
+    known = membership("a:1", "b:1", "c:1")
+    known.on_answer(answer("b:1"), 10)
+    assert known.on_answer(answer(), 20).reason == EMPTY_HELD
+    assert known.recheck_at == 50
+    assert addresses(known.on_time(50).snapshot) == []
 
 
 def test_a_grace_of_zero_believes_an_empty_answer_at_once() -> None:
@@ -113,7 +155,7 @@ def test_suspects_are_given_up_after_two_graces() -> None:
     assert known.recheck_at == 10 + 2 * GRACE
     assert known.on_time(69.9).reason == UNCHANGED
     decision = known.on_time(70)
-    assert decision.reason == REMOVAL_BELIEVED
+    assert decision.reason == GIVEN_UP
     assert addresses(decision.snapshot) == ["b:1"]
 
 
@@ -191,32 +233,31 @@ EVENTS = st.lists(
 def test_whatever_happens_no_member_is_lost_without_its_reason(
     events: list[tuple[str, list[str], list[str]]], pauses: list[float], guard: float
 ) -> None:
-    """What is applied holds all that was answered, nothing twice, and empties only by grace or on purpose."""
+    """What is believed holds all that was answered, nothing twice, nothing withdrawn; it empties by grace or on purpose."""
     known = Membership(empty_grace=GRACE, removal_guard=guard)
-    applied: list[str] = []
-    empty_since: float | None = None
+    believed: list[str] = []
+    absent_since: dict[str, float] = {}
     now = 0.0
     for (kind, present, out), pause in zip(events, pauses, strict=False):
         now += pause
         withdrawn = tuple(address for address in out if address not in present)
         if kind == "outage":
             known.on_outage()
-            empty_since = None
+            absent_since = {}
             continue
         if kind == "answer":
             decision = known.on_answer(answer(*present, withdrawn=withdrawn), now)
-            empty_since = None if present else (now if empty_since is None else empty_since)
+            absent_since = {a: absent_since.get(a, now) for a in believed if a not in present}
         else:
             decision = known.on_time(now)
-        before, applied = applied, applied if decision.snapshot is None else addresses(decision.snapshot)
-        assert len(applied) == len(set(applied))
-        assert known.believed is None or addresses(known.believed) == applied
+        if decision.snapshot is not None:
+            assert decision.snapshot is known.believed
+        before, believed = believed, addresses(known.believed) if known.believed else []
+        assert len(believed) == len(set(believed))
+        lost = set(before) - set(believed)
         if kind == "answer":
-            assert set(present) <= set(applied)
-            assert not set(withdrawn) & set(applied)
-            trusted = [m.address for m in known.believed.members if m.status != SUSPECT] if known.believed else []
-            assert not present or set(trusted) == set(present)
-        if before and not applied and kind == "pass":
-            assert empty_since is not None and now - empty_since >= GRACE
-        if before and not applied and kind == "answer":
-            assert set(before) <= set(withdrawn)
+            assert set(present) <= set(believed) and not set(withdrawn) & set(believed)
+            assert present or lost <= set(withdrawn), "an empty answer takes away only what was withdrawn"
+            assert len(lost - set(withdrawn)) <= guard * len(before), "no answer takes away more than the guard allows"
+        else:
+            assert all(now - absent_since[address] >= GRACE for address in lost), "time takes away only the long absent"
