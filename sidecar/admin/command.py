@@ -9,7 +9,7 @@ from aiohttp import web
 from sidecar.admin.guard import answer
 from sidecar.admin.view import SidecarView
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("sidecar.admin")
 
 
 class Command:
@@ -24,7 +24,9 @@ class Command:
         problems = await self._view.drain()
         if problems:
             return answer("\n".join(problems), 503)
-        return answer("Drained: deregistered, and callers have had time to notice. Outbound calls go on until SIGTERM.")
+        return answer(
+            "Drained: nothing is registered any more, and callers have had time to notice. Outbound calls go on."
+        )
 
     async def reload(self, request: web.Request) -> web.Response:
         """Read the configuration file again."""

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.admin.text import printable
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("sidecar.admin")
 
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",

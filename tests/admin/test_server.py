@@ -17,6 +17,7 @@ from sidecar.admin.inspection import PAGES
 from sidecar.admin.server import AdminServer
 from sidecar.admin.settings import AdminSettings
 from sidecar.telemetry.catalogue import CATALOGUE
+from sidecar.telemetry.collector import BUCKETS
 from tests.admin.desk import Desk, opened, orders, prices, stuck
 
 COMMANDS = ("/drain", "/reload", "/logging?level=debug", "/quitquitquit")
@@ -60,6 +61,17 @@ def test_metrics_are_prometheus_text_with_every_family_of_the_catalogue() -> Non
     families = {family.name for family in text_string_to_metric_families(text)}
     assert {metric.name.removesuffix("_total") for metric in CATALOGUE} <= families
     assert "process_cpu_seconds" in families
+
+
+def test_a_large_scrape_made_in_slices_reads_as_one_made_at_once() -> None:
+    views = [orders() for _ in range(12)]
+    for number, view in enumerate(views):
+        view.metrics.name = f"orders-{number}"
+    _, text, _ = asked(Desk(views), "GET", "/metrics")
+    assert text.count("# TYPE sidecar_proxy_exchange_duration_seconds histogram") == 1
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert len(families) == text.count("# TYPE ")
+    assert len(families["sidecar_proxy_exchange_duration_seconds"].samples) == 12 * (len(BUCKETS) + 3)
 
 
 def test_upstreams_are_listed_with_the_addresses_the_app_dials() -> None:
