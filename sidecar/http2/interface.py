@@ -136,7 +136,12 @@ class Stream:
 
 
 class CodecSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one side of a connection announces and enforces. Counts and octets; limits of SE-01..SE-14."""
+    """What one side of a connection announces and enforces. Counts and octets; limits of SE-01..SE-14.
+
+    What costs a token of `reset_burst`: every stream error of the peer; SERVER: also the peer's RST_STREAM before our
+    response head, and a stream above `max_concurrent_streams` once the peer has acknowledged our SETTINGS. Not settable:
+    WINDOW_UPDATE frames <= 5 + 2 per stream + 20 per DATA frame sent (SE-06), 2 table size updates per block (SE-14).
+    """
 
     max_concurrent_streams: int = 1000  # Envoy 1024, HAProxy 100
     stream_window: int = 262_144  # Envoy 16 MiB, linkerd 64 KiB
@@ -147,7 +152,7 @@ class CodecSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_header_block_frames: int = 9  # HEADERS + 8 CONTINUATION; nghttp2 8 (SE-03)
     max_header_block_size: int = 32_768  # encoded octets (SE-03)
     max_settings_per_frame: int = 32  # nghttp2 32 (SE-05)
-    max_queued_control_frames: int = 1000  # Envoy 1000, nghttp2 1000 (SE-05)
+    max_queued_control_frames: int = 1000  # ACKs and RSTs since `data_to_send`; Envoy 1000, nghttp2 1000 (SE-05)
     max_empty_data_frames: int = 100  # consecutive, without END_STREAM; rust h2 100 (SE-08)
     max_streams_per_read: int = 1000  # new streams taken from one receive_data; the rest is refused (SE-04)
     reset_burst: int = 200  # token bucket of peer-caused resets before a response head (SE-04, SE-12)

@@ -129,7 +129,10 @@ class ReferenceCodec(ReceivingHalf):
         if not state.sent_head:
             raise LocalProtocolError(f"stream {stream.id} sends trailers before its head")
         self._check_list_size(block)
-        self._out += self._engine.send_headers(stream.id, header_tuples(block), True)
+        if block.fields:
+            self._out += self._engine.send_headers(stream.id, header_tuples(block), True)
+        else:  # h2 cannot write an empty block; an empty DATA frame says the same
+            self._out += self._engine.send_data(stream.id, b"", True)
         self._close_local(state)
 
     def reset_stream(self, stream: Stream, error_code: int) -> None:

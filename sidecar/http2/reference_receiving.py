@@ -165,7 +165,7 @@ class ReceivingHalf(ReferenceState):
         if self.role == c.SERVER and not stream.sent_head:
             self._guard.reset_caused()
         self._engine.reset_received(stream.id)
-        self._abandon(stream)
+        self._abandon(stream, peer_knows=True)
         stream.sink.on_reset(_known(int.from_bytes(frame.payload)), True)
 
     def _receive_settings(self, frame: ReceivedFrame) -> None:
@@ -227,7 +227,7 @@ class ReceivingHalf(ReferenceState):
         unprocessed = [s for s in self._streams.values() if self.role == c.CLIENT and s.id > last_stream_id]
         for stream in unprocessed:
             self._engine.reset_received(stream.id)
-            self._abandon(stream)
+            self._abandon(stream, peer_knows=False)
         for stream in unprocessed:
             stream.sink.on_reset(c.REFUSED_STREAM, True)
         self.sink.on_goaway(last_stream_id, _known(error_code), frame.payload[_GOAWAY_LENGTH:])

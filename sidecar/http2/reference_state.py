@@ -93,9 +93,9 @@ class ReferenceState(Codec):
 
     # -- ends -------------------------------------------------------------------------------------------
 
-    def _abandon(self, stream: ReferenceStream) -> None:
-        """The peer ended the stream and knows it."""
-        self._forget(stream, peer_knows=True)
+    def _abandon(self, stream: ReferenceStream, peer_knows: bool) -> None:
+        """Both halves end at once. `peer_knows`: whatever it still sends on the stream is wrong, not late."""
+        self._forget(stream, peer_knows)
         stream.local_closed = stream.remote_closed = True
 
     def _close_local(self, stream: ReferenceStream) -> None:

@@ -72,6 +72,9 @@ MALFORMED_REQUESTS: dict[str, Block] = {
     "neither authority nor host": _request(authority=None),
     "path twice": ((b":path", b"/a"), *REQUEST),
     "method twice": ((b":method", b"GET"), *REQUEST),
+    "connect without authority but with host": _request(
+        (b"host", b"greeter"), method=b"CONNECT", scheme=None, path=None, authority=None
+    ),
     "status in a request": ((b":status", b"200"), *REQUEST),
     "two hosts": _request((b"host", b"greeter"), (b"host", b"greeter")),
     "two hosts without authority": _request((b"host", b"a"), (b"host", b"b"), authority=None),

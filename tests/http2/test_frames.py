@@ -234,6 +234,13 @@ def test_padding_longer_than_the_frame_breaks_the_connection(server: MakeScript,
     assert script.breaks(frames.raw(kind, flags, 1, b"\x04abc")) == c.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize("kind", [c.DATA, c.HEADERS])
+def test_a_padded_frame_has_a_pad_length(server: MakeScript, kind: int) -> None:
+    script = server()
+    script.request(1)
+    assert script.breaks(frames.raw(kind, frames.PADDED | frames.END_HEADERS, 1)) == c.FRAME_SIZE_ERROR
+
+
 # -- PRIORITY (H2-28) -----------------------------------------------------------------------------------
 
 
@@ -262,6 +269,19 @@ def test_a_wrong_priority_is_a_stream_error(server: MakeScript, frame: bytes, er
     script.receive(frame)
     assert script.heard()[1:] == [("reset", 1, error_code, False)]
     assert script.resets() == [(1, error_code)]
+
+
+def test_headers_too_short_for_their_priority_break_the_connection(server: MakeScript) -> None:
+    frame = frames.raw(c.HEADERS, frames.PRIORITY | frames.END_HEADERS, 1, b"1234")
+    assert server().breaks(frame) == c.FRAME_SIZE_ERROR
+
+
+def test_a_wrong_priority_on_a_closed_stream_is_nothing(server: MakeScript) -> None:
+    script = server()
+    script.answer(script.request(1, end_stream=True), end_stream=True)
+    script.sent()
+    script.receive(frames.priority(1, depends_on=1), frames.raw(c.PRIORITY, 0, 1, b"1234"))
+    assert script.sent() == []
 
 
 def test_a_wrong_priority_on_an_idle_stream_breaks_the_connection(server: MakeScript) -> None:

@@ -56,6 +56,12 @@ def test_settings_are_acknowledged_at_once_and_told(server: MakeScript) -> None:
     assert script.heard() == [("settings",)]
 
 
+def test_a_second_settings_ack_is_nothing(server: MakeScript) -> None:
+    script = server()
+    script.receive(frames.settings(ack=True))
+    assert (script.heard(), script.sent()) == ([], [])
+
+
 def test_the_last_of_several_values_wins(client: MakeScript) -> None:
     script = client()
     limit = c.SETTINGS_MAX_CONCURRENT_STREAMS

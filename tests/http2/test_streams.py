@@ -38,6 +38,17 @@ def test_the_response_flows_after_the_request_has_ended(client: MakeScript) -> N
     assert script.codec.open_streams == 0
 
 
+def test_an_empty_trailing_block_still_ends_the_stream(server: MakeScript) -> None:
+    script = server()
+    stream = script.request(1)
+    script.receive(script.peer.headers(1, (), end_stream=True))
+    assert script.heard()[1:] == [("trailers", 1, ())]
+    script.answer(stream)
+    script.codec.send_trailers(stream, HeaderBlock(()))
+    assert [one.end_stream for one in script.sent()] == [False, True]
+    assert script.codec.open_streams == 0
+
+
 def test_an_early_complete_response_leaves_the_request_half_open(client: MakeScript) -> None:
     script = client()
     stream = script.open()
@@ -230,6 +241,17 @@ def test_goaway_refuses_what_is_above_and_lets_the_rest_finish(client: MakeScrip
     script.respond(3, end_stream=True)
     assert [one[1] for one in script.heard("headers")] == [1, 3]
     assert script.codec.open_streams == 0
+
+
+def test_what_a_server_still_sends_on_a_refused_stream_is_dropped(client: MakeScript) -> None:
+    script = client()
+    script.open(end_stream=True)
+    script.open(end_stream=True)
+    script.sent()
+    script.receive(frames.goaway(1))
+    script.heard()
+    script.receive(script.peer.headers(3, RESPONSE), frames.data(3, b"x", end_stream=True))
+    assert (script.heard(), script.sent()) == ([], [])
 
 
 def test_no_stream_is_opened_after_a_goaway(client: MakeScript) -> None:
