@@ -16,6 +16,7 @@ from sidecar.control.settings import ConsulSettings
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 DEFAULT_PORT = 8500  # Consul's HTTP port, for an address that names neither port nor scheme
 SCHEME_PORTS = {"http": 80, "https": 443}  # for a URL without a port, as Consul's own client
+BRACKETS = "an IPv6 address needs brackets, as in [::1]:8500"
 TRUE_WORDS = frozenset(("1", "t", "T", "true", "True", "TRUE"))  # Go's strconv.ParseBool, which Consul uses
 
 
@@ -102,7 +103,12 @@ def parse_address(address: str, *, secure: bool = False) -> AgentAddress:
             raise ValueError("a unix socket needs an absolute path, as in unix:///run/consul.sock")
         return AgentAddress(socket=path)
     named = "://" in address
-    parts = urlsplit(address if named else f"//{address}")
+    try:
+        parts = urlsplit(address if named else f"//{address}")
+    except ValueError:
+        raise ValueError(BRACKETS) from None
+    if parts.netloc.count(":") > 1 and "]" not in parts.netloc and "@" not in parts.netloc:
+        raise ValueError(BRACKETS)
     scheme = parts.scheme or ("https" if secure else "http")
     if scheme not in SCHEME_PORTS:
         raise ValueError(f"the scheme {scheme!r} is not one of http, https and unix")
@@ -112,8 +118,6 @@ def parse_address(address: str, *, secure: bool = False) -> AgentAddress:
         raise ValueError("credentials do not belong in an address; use token_file")
     if not parts.hostname:
         raise ValueError("there is no host in it")
-    if not named and address.count(":") > 1 and not address.startswith("["):
-        raise ValueError("an IPv6 address needs brackets, as in [::1]:8500")
     try:
         port = parts.port
     except ValueError:
