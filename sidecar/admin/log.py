@@ -2,7 +2,7 @@
 
 A line is one JSON object in a container and text on a terminal. Extra fields come through `extra={...}`. Lines go to
 standard error by a plain write, which waits when the reader of a pipe is slow, and the event loop with it: so
-lines are short, and what can come in floods is counted instead of written (see `access`).
+lines are short, and what comes in floods is counted instead of written (see `flood` and `access`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from typing import IO, Final
 
+from sidecar.admin.flood import FloodGuard
 from sidecar.admin.settings import LogSettings
 from sidecar.admin.text import printable
 
@@ -43,6 +44,7 @@ def configure(settings: LogSettings, stream: IO[str] | None = None) -> None:
     as_text = settings.format == "text" or (settings.format == "auto" and target.isatty())
     handler = logging.StreamHandler(target)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    handler.addFilter(FloodGuard(exempt=ACCESS))
     root = logging.getLogger()
     for former in list(root.handlers):
         root.removeHandler(former)

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.admin.access import FAILURES_PER_SECOND, AccessLog
-from sidecar.admin.log import ACCESS, JsonFormatter, TextFormatter, configure, set_level
+from sidecar.admin.flood import LINES_PER_SECOND, FloodGuard
+from sidecar.admin.log import ACCESS, JsonFormatter, TextFormatter, configure, extra_fields, set_level
 from sidecar.admin.settings import LogSettings
 from sidecar.admin.text import LONGEST, printable
 from sidecar.telemetry.record import AttemptRecord, RpcRecord
@@ -174,6 +175,60 @@ def test_the_level_can_change_while_it_runs_and_libraries_stay_quiet() -> None:
 def test_an_unknown_level_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'loud' is no log level; there are debug, info, warning, error"):
         set_level("loud")
+
+
+# === floods ===
+
+
+def passed(guard: FloodGuard, created: float, *messages: str) -> list[dict[str, object]]:
+    """The extra fields of the lines that pass."""
+    records = [record_of(message) for message in messages]
+    for record in records:
+        record.created = created
+    return [extra_fields(record) for record in records if guard.filter(record)]
+
+
+def test_a_flood_of_one_kind_is_cut_and_says_so_on_its_last_line() -> None:
+    fields = passed(FloodGuard(ACCESS), 7.5, *["not HTTP/2: %s"] * 100)
+    assert len(fields) == LINES_PER_SECOND
+    assert [bool(extra) for extra in fields] == [False] * (LINES_PER_SECOND - 1) + [True]
+    assert "left out" in str(fields[-1]["flood"])
+
+
+def test_another_kind_of_line_passes_through_a_flood() -> None:
+    assert len(passed(FloodGuard(ACCESS), 7.5, *["one"] * 100, "two")) == LINES_PER_SECOND + 1
+
+
+def test_what_is_no_warning_is_never_left_out() -> None:
+    guard = FloodGuard(ACCESS)
+    records = [log.makeRecord(log.name, logging.INFO, "f", 1, "the app dials", (), None) for _ in range(200)]
+    assert all(guard.filter(record) for record in records)
+
+
+def test_the_first_line_after_a_flood_says_how_many_were_left_out_once() -> None:
+    guard = FloodGuard(ACCESS)
+    passed(guard, 7.5, *["one"] * 100)
+    passed(guard, 8.5, "two")
+    assert passed(guard, 9.5, "one", "one") == [{"left_out": 100 - LINES_PER_SECOND}, {}]
+
+
+def test_the_guard_counts_kinds_and_not_lines_that_differ_in_their_arguments() -> None:
+    stream = io.StringIO()
+    configure(LogSettings(), stream)
+    guard = logging.getLogger().handlers[0].filters[0]
+    assert isinstance(guard, FloodGuard)
+    for number in range(100):
+        record = record_of("port %d", number)
+        record.created = 7.5
+        logging.getLogger().handlers[0].handle(record)
+    assert len(lines_of(stream)) == LINES_PER_SECOND
+
+
+def test_kinds_that_never_come_again_do_not_pile_up() -> None:
+    guard = FloodGuard(ACCESS)
+    for second in range(300):
+        passed(guard, float(second), *[f"kind {second}"] * (LINES_PER_SECOND + 1))
+    assert len(guard._seen) + len(guard._left_out) <= 201
 
 
 # === the access log ===
