@@ -138,8 +138,8 @@ class Stream:
 class CodecSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one side of a connection announces and enforces. Counts and octets; limits of SE-01..SE-14.
 
-    What costs a token of `reset_burst`: every stream error of the peer; SERVER: also the peer's RST_STREAM before our
-    response head, and a stream above `max_concurrent_streams` once the peer has acknowledged our SETTINGS. Not settable:
+    What costs a token of `reset_burst`: every stream error of the peer. SERVER: also the peer's RST_STREAM before our
+    response head, and a stream above `max_concurrent_streams` once the peer acknowledged our SETTINGS. Not settable:
     WINDOW_UPDATE frames <= 5 + 2 per stream + 20 per DATA frame sent (SE-06), 2 table size updates per block (SE-14).
     """
 
