@@ -67,13 +67,28 @@ def parse_listen(text: str) -> HostPort | UnixPath:
     return parse_host_port(text, lowest_port=0)
 
 
-def clash(one: HostPort | UnixPath, other: HostPort | UnixPath) -> bool:
-    """Whether both cannot be bound at once."""
-    if isinstance(one, HostPort) and isinstance(other, HostPort):
-        if one.port != other.port or one.port == 0:
-            return False
-        return one.wildcard or other.wildcard or _plain(one.host) == _plain(other.host)
-    return one == other
+class Bindings:
+    """The addresses that are spoken for, each by whom. Asking costs the same however many there are."""
+
+    def __init__(self) -> None:
+        self._taken: dict[int | str, dict[str, str]] = {}  # by port or path, then by host
+
+    def take(self, address: HostPort | UnixPath, name: str) -> str | None:
+        """Take `address` for `name`. Who has it, or a part of it, already; None if it was free."""
+        if isinstance(address, UnixPath):
+            holders = self._taken.setdefault(address.path, {})
+            twin = holders.get("")
+            holders.setdefault("", name)
+            return twin
+        if address.port == 0:
+            return None
+        holders = self._taken.setdefault(address.port, {})
+        if address.wildcard:
+            twin = next(iter(holders.values()), None)
+        else:
+            twin = holders.get(_plain(address.host)) or holders.get("*")
+        holders.setdefault("*" if address.wildcard else _plain(address.host), name)
+        return twin
 
 
 def _plain(host: str) -> str:

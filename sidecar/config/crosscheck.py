@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from sidecar.config.address import HostPort, UnixPath, clash, parse_host_port, parse_listen
+from sidecar.config.address import Bindings, HostPort, UnixPath, parse_host_port, parse_listen
 from sidecar.config.model import Config, StaticEndpoint
 from sidecar.config.problem import guess
 from sidecar.config.reader import Path, name_of
@@ -68,7 +68,7 @@ def check_service(config: Config) -> Iterator[Finding]:
 
 def check_listeners(config: Config) -> Iterator[Finding]:
     """Every address can be bound, none twice, and none is reachable from outside unless that was asked for."""
-    bound: list[tuple[str, HostPort | UnixPath]] = []
+    bindings = Bindings()
     for path, text in _listen_texts(config):
         name = name_of(path)
         try:
@@ -81,10 +81,9 @@ def check_listeners(config: Config) -> Iterator[Finding]:
         elif path != ("admin", "probe_listen") and _remote(address) and config.allow_remote_listeners is False:
             hint = "; for probes from outside set admin.probe_listen" if path[0] == "admin" else ""
             yield path, f"{name} is not a loopback address; use 127.0.0.1, or set allow_remote_listeners: true{hint}"
-        twin = next((other for other, taken in bound if clash(address, taken)), None)
+        twin = bindings.take(address, name)
         if twin is not None:
             yield path, f"{name} '{text}' is taken already by {twin}"
-        bound.append((name, address))
 
 
 def check_upstreams(config: Config) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _BODY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL | re.ASCII)
 
 
@@ -20,23 +19,35 @@ def has_variable(text: str) -> bool:
 
 def fill(text: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
     """`text` with its references replaced, and a sentence for each one that cannot be."""
+    parts: list[str] = []
     sentences: list[str] = []
+    position = 0
+    while (start := text.find("${", position)) >= 0:
+        if start > position and text[start - 1] == "$":
+            parts += [text[position : start - 1], "${"]
+            position = start + 2
+            continue
+        end = text.find("}", start)
+        body = text[start + 2 : end] if end >= 0 else None
+        value, sentence = _value(body, environment)
+        parts += [text[position:start], value]
+        sentences += [sentence] if sentence else []
+        if end < 0:
+            return "".join(parts), sentences
+        position = end + 1
+    return "".join([*parts, text[position:]]), sentences
 
-    def replace(found: re.Match[str]) -> str:
-        if found[0] == "$${":
-            return "${"
-        body = _BODY.fullmatch(found[1]) if found[1] is not None else None
-        if body is None:
-            forms = "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves"
-            sentences.append(f"{found[0][:40]!r} is not a variable; {forms}")
-            return ""
-        name, default = body.groups()
-        value = environment.get(name)
-        if default is not None and not value:
-            return str(default)
-        if value is None:
-            sentences.append(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
-            return ""
-        return value
 
-    return _REFERENCE.sub(replace, text), sentences
+def _value(body: str | None, environment: Mapping[str, str]) -> tuple[str, str]:
+    """What stands for `${body}`, and what is wrong with it, if anything. None: it is not closed."""
+    found = _BODY.fullmatch(body) if body is not None else None
+    if found is None:
+        forms = "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves"
+        return "", f"'${{{(body or '')[:40]}' is not a variable; {forms}"
+    name, default = found.groups()
+    value = environment.get(name)
+    if default is not None:
+        return value or default, ""
+    if value is None:
+        return "", f"the environment variable {name[:80]} is not set; set it, or write ${{{name[:80]}:-default}}"
+    return value, ""

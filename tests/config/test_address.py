@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.config.address import HostPort, UnixPath, clash, parse_host_port, parse_listen
+from sidecar.config.address import Bindings, HostPort, UnixPath, parse_host_port, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ def test_a_unix_socket_needs_an_absolute_path_that_fits(text: str) -> None:
         ("127.0.0.1:1", "127.0.0.1:1", True),
         ("localhost:1", "127.0.0.1:1", True),
         ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("10.0.0.1:1", "0.0.0.0:1", True),
         ("127.0.0.1:1", "127.0.0.2:1", False),
         ("127.0.0.1:1", "127.0.0.1:2", False),
         ("127.0.0.1:0", "127.0.0.1:0", False),
@@ -79,7 +80,9 @@ def test_a_unix_socket_needs_an_absolute_path_that_fits(text: str) -> None:
     ],
 )
 def test_two_listeners_clash_when_both_cannot_be_bound(one: str, other: str, clashes: bool) -> None:
-    assert clash(parse_listen(one), parse_listen(other)) is clashes
+    bindings = Bindings()
+    assert bindings.take(parse_listen(one), "first") is None
+    assert bindings.take(parse_listen(other), "second") == ("first" if clashes else None)
 
 
 @pytest.mark.parametrize(
