@@ -1,0 +1,97 @@
+"""Compiles what moves bytes; everything else about the package is in setup.cfg.
+
+SIDECAR_NO_EXTENSIONS=1 skips the compiling, SIDECAR_REQUIRE_EXTENSIONS=1 makes its failure an error. Without either,
+a failure costs a loud notice: the package then runs on the reference codec.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# One line per module: a .pyx, or a .py with a .pxd beside it that turns its classes into extension types.
+EXTENSIONS = [
+    "sidecar/http2/interface.py",
+    "sidecar/http2/buffer.pyx",
+    "sidecar/http2/huffman.pyx",
+    "sidecar/http2/hpack_table.pyx",
+    "sidecar/http2/native_block.pyx",
+    "sidecar/http2/hpack_decoder.pyx",
+    "sidecar/http2/hpack_encoder.pyx",
+    "sidecar/http2/native_stream.pyx",
+    "sidecar/http2/native_limits.pyx",
+    "sidecar/http2/native_sending.pyx",
+    "sidecar/http2/native.pyx",
+]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "annotation_typing": False,  # types come from the .pxd alone: an annotation says nothing about layout
+}
+COMPILE_ARGS = ["-O3", "-fno-plt", "-g0"]  # no -march: one wheel serves every machine of its architecture
+REQUIRED = os.environ.get("SIDECAR_REQUIRE_EXTENSIONS", "") not in ("", "0")
+SKIPPED = os.environ.get("SIDECAR_NO_EXTENSIONS", "") not in ("", "0")
+
+NOTICE = """
+**********************************************************************************************************
+ sidecar: the compiled codec could not be built:
+   {reason}
+ The package works without it, on the reference codec, at many times the CPU per RPC.
+ A C compiler and the Python headers build it (Debian: apt-get install gcc libc6-dev python3-dev).
+ SIDECAR_REQUIRE_EXTENSIONS=1 makes this an error, SIDECAR_NO_EXTENSIONS=1 skips the attempt.
+**********************************************************************************************************
+"""
+
+
+def complain(reason: object) -> None:
+    """Say it where nobody overlooks it."""
+    print(NOTICE.format(reason=reason), file=sys.stderr, flush=True)
+
+
+def extensions() -> list[Extension]:
+    """The extensions as C sources, or none if they are not wanted or Cython is missing."""
+    if SKIPPED:
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError as error:
+        if REQUIRED:
+            raise
+        complain(error)
+        return []
+    modules = [
+        Extension(path.rsplit(".", 1)[0].replace("/", "."), [path], extra_compile_args=COMPILE_ARGS)
+        for path in EXTENSIONS
+    ]
+    return cythonize(modules, compiler_directives=DIRECTIVES)
+
+
+class BuildAllOrNone(build_ext):
+    """The modules share their layout through .pxd files: a part of them is worth nothing and is not installed."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            if REQUIRED:
+                raise
+            complain(error)
+            self.remove_built()
+
+    def remove_built(self) -> None:
+        """Take away what was built before the failure."""
+        for extension in self.extensions:
+            for path in (self.get_ext_fullpath(extension.name), self.get_ext_filename(extension.name)):
+                if os.path.exists(path):
+                    os.unlink(path)
+        self.extensions = []
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAllOrNone})

@@ -1,0 +1,60 @@
+# HPACK decoding (RFC 7541): the dynamic table, the block memo and the limits of SE-01, SE-02 and SE-14.
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from sidecar.http2.native_block cimport NativeBlock
+
+cdef enum Decoded:
+    DECODED_WHOLE = 0  # `block` has every field
+    DECODED_OVERSIZED = 1  # over a limit; the table is right, the block is not kept
+    DECODED_ABUSIVE = 2  # far over a limit: the connection must go
+    DECODED_BROKEN = 3  # not HPACK: COMPRESSION_ERROR
+
+cdef struct Row:  # one entry of the dynamic table
+    PyObject* field  # owned (name, value) tuple
+    uint32_t size  # RFC 7541 section 4.1
+    uint16_t traits
+
+cdef struct Remembered:  # one slot of the block memo
+    uint64_t candidate  # the hash that asked for this slot last; asking twice gets it
+    uint64_t hash
+    uint64_t generation
+    PyObject* encoded  # owned bytes, NULL while nothing is kept
+
+
+cdef class HpackDecoder:
+    cdef readonly uint64_t generation  # of the dynamic table: changes whenever an index may mean something else
+    cdef NativeBlock block  # what the last `decode` came to
+
+    # limits
+    cdef int max_fields
+    cdef Py_ssize_t max_list_size
+
+    # the dynamic table: a ring, the newest row at `newest`
+    cdef Row* rows
+    cdef uint32_t capacity  # a power of two; 0 until the first insertion
+    cdef uint32_t newest
+    cdef uint32_t count
+    cdef uint32_t used
+    cdef uint32_t limit  # what the peer's size update allows, at most the default
+
+    # the block under construction
+    cdef PyObject** fields
+    cdef uint16_t* traits
+    cdef int stored
+
+    cdef Remembered* memo
+    cdef list memo_blocks  # of NativeBlock, beside `memo` and not in it: the garbage collector must see them
+
+    cdef Decoded decode(self, const unsigned char* data, Py_ssize_t length) except *
+
+    cdef Decoded _decode_fields(self, const unsigned char* data, Py_ssize_t length) except *
+    cdef tuple _take_fields(self)
+    cdef void _drop_fields(self) noexcept
+    cdef int _remember(self, uint64_t hash, const unsigned char* data, Py_ssize_t length) except -1
+
+    cdef void _resize(self, uint32_t limit) noexcept
+    cdef int _insert(self, tuple field, uint32_t size, uint16_t traits) except -1
+    cdef void _evict(self, uint32_t most) noexcept
+    cdef int _grow(self) except -1

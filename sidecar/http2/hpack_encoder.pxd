@@ -1,0 +1,63 @@
+# HPACK encoding (RFC 7541): which fields enter the table, and recipes for blocks that were encoded before.
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from sidecar.http2.buffer cimport Buffer
+from sidecar.http2.interface cimport HeaderBlock
+
+cdef struct SentRow:  # one entry of the dynamic table, as the peer's decoder has it
+    PyObject* name  # owned
+    PyObject* value  # owned
+    uint64_t pair  # hash of name and value
+    uint32_t size
+
+cdef struct Recipe:  # a block and its octets under one generation
+    PyObject* candidate  # not owned, only compared: the block that asked last; asking twice gets the slot
+    PyObject* block  # held by `blocks`, so that its address stays its own
+    PyObject* encoded  # owned bytes
+    uint64_t generation
+
+cdef struct KnownField:  # where a (name, value) tuple was found in a table
+    PyObject* field  # owned
+    uint64_t place  # 1..61: static; else the insertion number plus STATIC_COUNT + 1
+
+
+cdef class HpackEncoder:
+    cdef readonly uint64_t generation  # changes whenever an index may mean something else
+
+    # the dynamic table: a ring, the newest row at `inserted - 1`
+    cdef SentRow* rows
+    cdef uint32_t capacity  # a power of two; 0 until the first insertion
+    cdef uint64_t inserted  # ever
+    cdef uint32_t count
+    cdef uint32_t used
+    cdef uint32_t limit
+    cdef uint64_t found  # the place that `_find` found
+
+    # RFC 7541 section 4.2: what the next block must announce
+    cdef bint resized
+    cdef uint32_t smallest
+
+    cdef Recipe* recipes
+    cdef list blocks  # of HeaderBlock, beside `recipes` and not in it: the garbage collector must see them
+    cdef KnownField* known
+    cdef uint32_t* seen  # hashes of pairs that were sent once
+    cdef Buffer scratch
+
+    cdef bytes encode(self, HeaderBlock block)
+    cpdef object resize(self, uint32_t limit)
+
+    cdef int _encode_fields(self, HeaderBlock block) except -1
+    cdef int _encode_field(self, tuple field, frozenset never_indexed) except -1
+    cdef int _write_literal(
+        self, uint8_t pattern, int prefix_bits, uint64_t name_place, bytes name, bytes value, bint may_code
+    ) except -1
+    cdef bint _find(self, bytes name, bytes value, uint64_t pair, bint* exact) except -1
+    cdef bint _lives(self, uint64_t place) noexcept
+    cdef uint64_t _index(self, uint64_t place) noexcept
+    cdef bint _worth_inserting(self, bytes name, bytes value, uint64_t pair) noexcept
+    cdef int _insert(self, bytes name, bytes value, uint64_t pair) except -1
+    cdef void _evict(self, uint32_t most) noexcept
+    cdef int _grow(self) except -1
+    cdef int _allocate(self) except -1

@@ -1,0 +1,278 @@
+"""HPACK encoding. The same few blocks leave all day, so that nearly every block is one recipe: one copy.
+
+A field enters the table when it is sent the second time, and never if it differs in every RPC. Secrets leave as
+never-indexed literals (RFC 7541 section 7.1.3). Literals leave plain, because the reader's time is worth more than
+octets on a loopback; only what enters the table is Huffman coded, once.
+Rules for the pointers: the arrays hold owned references, released in `__dealloc__`, `_evict` or on replacement.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyObject_Hash
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from sidecar.http2.buffer cimport Buffer, buffer_clear, buffer_extend
+from sidecar.http2.hpack_table cimport ENTRY_OVERHEAD, STATIC_COUNT, static_index
+from sidecar.http2.huffman cimport huffman_encode, huffman_length
+from sidecar.http2.interface cimport HeaderBlock
+
+cdef enum:
+    LARGEST_TABLE = 4096  # whatever the peer offers; rust h2 0.4.17 caps at 4096 too (SE-14)
+    FIRST_ROWS = 16
+    RECIPES = 64
+    KNOWN_FIELDS = 64
+    SEEN_PAIRS = 128
+    SHORT_COOKIE = 20  # a shorter cookie could be guessed octet by octet; nghttp2 20
+    LARGEST_INDEXED = 1024  # a quarter of the table: one field must not push out all others
+
+# How a field may be represented (RFC 7541 section 6.2).
+cdef enum Secrecy:
+    MAY_INDEX = 0
+    NEVER_WORTH = 1  # differs in every RPC: a literal without indexing
+    SECRET = 2  # a never-indexed literal
+
+cdef dict _secrecy = {
+    b"authorization": SECRET,
+    b"proxy-authorization": SECRET,
+    b"x-consul-token": SECRET,
+    b"grpc-timeout": NEVER_WORTH,
+    b"traceparent": NEVER_WORTH,
+    b"tracestate": NEVER_WORTH,
+    b"x-request-id": NEVER_WORTH,
+    b"content-length": NEVER_WORTH,
+}
+
+
+cdef inline uint64_t _spread(const void* pointer) noexcept:
+    return (<uint64_t> <uintptr_t> pointer >> 4) * 0x9E3779B97F4A7C15ULL >> 32
+
+
+cdef int _write_integer(Buffer* out, uint8_t pattern, int prefix_bits, uint64_t value) except -1:
+    """Section 5.1, with the bits above the prefix given."""
+    cdef uint64_t mask = (1 << prefix_bits) - 1
+    if value < mask:
+        buffer_extend(out, 1)[0] = pattern | <uint8_t> value
+        return 0
+    buffer_extend(out, 1)[0] = pattern | <uint8_t> mask
+    value -= mask
+    while value >= 0x80:
+        buffer_extend(out, 1)[0] = 0x80 | <uint8_t> (value & 0x7F)
+        value >>= 7
+    buffer_extend(out, 1)[0] = <uint8_t> value
+    return 0
+
+
+cdef int _write_string(Buffer* out, bytes text, bint may_code) except -1:
+    """Section 5.2."""
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(text)
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(text)
+    cdef Py_ssize_t coded = huffman_length(start, length) if may_code else length
+    if coded < length:
+        _write_integer(out, 0x80, 7, coded)
+        huffman_encode(start, length, buffer_extend(out, coded))
+        return 0
+    _write_integer(out, 0, 7, length)
+    memcpy(buffer_extend(out, length), start, length)
+    return 0
+
+
+cdef class HpackEncoder:
+    """The encoding context of one connection."""
+
+    def __cinit__(self):
+        self.limit = LARGEST_TABLE
+
+    def __dealloc__(self):
+        cdef int i
+        self._evict(0)
+        if self.recipes != NULL:
+            for i in range(RECIPES):
+                Py_XDECREF(self.recipes[i].encoded)
+        if self.known != NULL:
+            for i in range(KNOWN_FIELDS):
+                Py_XDECREF(self.known[i].field)
+        free(self.rows)
+        free(self.recipes)
+        free(self.known)
+        free(self.seen)
+        buffer_clear(&self.scratch)
+
+    def encode_block(self, HeaderBlock block not None):
+        """The octets of a block, for tests."""
+        return self.encode(block)
+
+    cpdef object resize(self, uint32_t limit):
+        """The peer's HEADER_TABLE_SIZE. The next block announces the smallest size since the last one, then the final."""
+        limit = min(limit, <uint32_t> LARGEST_TABLE)
+        if limit == self.limit and not self.resized:
+            return
+        self.smallest = min(limit, self.smallest) if self.resized else limit
+        self.resized = True
+        self.limit = limit
+        self._evict(limit)
+
+    cdef bytes encode(self, HeaderBlock block):
+        """The octets of a block. They count as sent: the table is what the peer's will be."""
+        cdef Recipe* recipe
+        cdef uint64_t generation = self.generation
+        cdef bint announces = self.resized
+        cdef bytes encoded
+        cdef uint64_t slot = _spread(<PyObject*> block) % RECIPES
+        if self.recipes == NULL:
+            self._allocate()
+        recipe = &self.recipes[slot]
+        if recipe.block == <PyObject*> block and recipe.generation == generation and not announces:
+            return <bytes> recipe.encoded
+        self._encode_fields(block)
+        encoded = PyBytes_FromStringAndSize(<char*> self.scratch.start, self.scratch.length)
+        buffer_clear(&self.scratch)
+        if announces or self.generation != generation:
+            return encoded
+        if recipe.candidate != <PyObject*> block:
+            recipe.candidate = <PyObject*> block
+            return encoded
+        Py_INCREF(encoded)
+        Py_XDECREF(recipe.encoded)
+        self.blocks[slot] = block
+        recipe.block = <PyObject*> block
+        recipe.encoded = <PyObject*> encoded
+        recipe.generation = generation
+        return encoded
+
+    cdef int _encode_fields(self, HeaderBlock block) except -1:
+        cdef tuple field
+        self.scratch.length = 0
+        if self.resized:
+            if self.smallest < self.limit:
+                _write_integer(&self.scratch, 0x20, 5, self.smallest)
+            _write_integer(&self.scratch, 0x20, 5, self.limit)
+            self.resized = False
+        for field in block.fields:
+            self._encode_field(field, block.never_indexed)
+        return 0
+
+    cdef int _encode_field(self, tuple field, frozenset never_indexed) except -1:
+        cdef KnownField* known = &self.known[_spread(<PyObject*> field) % KNOWN_FIELDS]
+        cdef bytes name = field[0]
+        cdef bytes value = field[1]
+        cdef int secrecy
+        cdef uint64_t pair
+        cdef uint64_t place
+        cdef bint exact
+        if len(never_indexed) == 0 and known.field == <PyObject*> field and self._lives(known.place):
+            return _write_integer(&self.scratch, 0x80, 7, self._index(known.place))
+        secrecy = _secrecy.get(name, MAY_INDEX)
+        if name in never_indexed or (name == b"cookie" and PyBytes_GET_SIZE(value) < SHORT_COOKIE):
+            secrecy = SECRET
+        place = static_index(name, value, &exact)
+        if secrecy != MAY_INDEX:
+            return self._write_literal(0x10 if secrecy == SECRET else 0, 4, place, name, value, False)
+        pair = <uint64_t> PyObject_Hash(name) * 0x9E3779B97F4A7C15ULL ^ <uint64_t> PyObject_Hash(value)
+        if not exact and self._find(name, value, pair, &exact):
+            place = self.found
+        if exact:
+            Py_INCREF(field)
+            Py_XDECREF(known.field)
+            known.field = <PyObject*> field
+            known.place = place
+            return _write_integer(&self.scratch, 0x80, 7, self._index(place))
+        if self._worth_inserting(name, value, pair):
+            self._write_literal(0x40, 6, place, name, value, True)
+            return self._insert(name, value, pair)
+        return self._write_literal(0, 4, place, name, value, False)
+
+    cdef int _write_literal(
+        self, uint8_t pattern, int prefix_bits, uint64_t name_place, bytes name, bytes value, bint may_code
+    ) except -1:
+        """Sections 6.2.1 to 6.2.3; a name place of 0 spells the name out."""
+        _write_integer(&self.scratch, pattern, prefix_bits, name_place)
+        if name_place == 0:
+            _write_string(&self.scratch, name, may_code)
+        return _write_string(&self.scratch, value, may_code)
+
+    cdef bint _find(self, bytes name, bytes value, uint64_t pair, bint* exact) except -1:
+        """Look for a row of the dynamic table; its place goes to `self.found`."""
+        cdef uint64_t number
+        cdef SentRow* row
+        for number in range(self.inserted - self.count, self.inserted):
+            row = &self.rows[number & (self.capacity - 1)]
+            if row.pair == pair and <bytes> row.name == name and <bytes> row.value == value:
+                self.found = STATIC_COUNT + 1 + number
+                exact[0] = True
+                return True
+        return False
+
+    cdef bint _lives(self, uint64_t place) noexcept:
+        return place <= STATIC_COUNT or place - STATIC_COUNT - 1 >= self.inserted - self.count
+
+    cdef uint64_t _index(self, uint64_t place) noexcept:
+        """RFC 7541 section 2.3.3: the newest row is the first after the static table."""
+        return place if place <= STATIC_COUNT else STATIC_COUNT + self.inserted - (place - STATIC_COUNT - 1)
+
+    cdef bint _worth_inserting(self, bytes name, bytes value, uint64_t pair) noexcept:
+        """On the second sight, and if it leaves room for others."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + ENTRY_OVERHEAD
+        cdef uint32_t mark = <uint32_t> (pair >> 32) | 1
+        if size > LARGEST_INDEXED or size > self.limit:
+            return False
+        if self.seen[pair % SEEN_PAIRS] == mark:
+            return True
+        self.seen[pair % SEEN_PAIRS] = mark
+        return False
+
+    cdef int _insert(self, bytes name, bytes value, uint64_t pair) except -1:
+        """Section 4.4. The caller has made sure that it fits."""
+        cdef SentRow* row
+        cdef uint32_t size = <uint32_t> (PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + ENTRY_OVERHEAD)
+        self._evict(self.limit - size)
+        if self.count == self.capacity:
+            self._grow()
+        row = &self.rows[self.inserted & (self.capacity - 1)]
+        Py_INCREF(name)
+        Py_INCREF(value)
+        row.name = <PyObject*> name
+        row.value = <PyObject*> value
+        row.pair = pair
+        row.size = size
+        self.inserted += 1
+        self.count += 1
+        self.used += size
+        self.generation += 1
+        return 0
+
+    cdef void _evict(self, uint32_t most) noexcept:
+        """Drop the oldest rows until at most `most` octets are used."""
+        cdef SentRow* row
+        while self.used > most:
+            row = &self.rows[(self.inserted - self.count) & (self.capacity - 1)]
+            self.count -= 1
+            self.used -= row.size
+            self.generation += 1
+            Py_XDECREF(row.name)
+            Py_XDECREF(row.value)
+
+    cdef int _grow(self) except -1:
+        """Twice the ring; a row's slot is its insertion number modulo the capacity."""
+        cdef uint32_t capacity = self.capacity * 2 if self.capacity else FIRST_ROWS
+        cdef uint64_t number
+        cdef SentRow* rows = <SentRow*> malloc(capacity * sizeof(SentRow))
+        if rows == NULL:
+            raise MemoryError("no memory for an HPACK table")
+        for number in range(self.inserted - self.count, self.inserted):
+            rows[number & (capacity - 1)] = self.rows[number & (self.capacity - 1)]
+        free(self.rows)
+        self.rows = rows
+        self.capacity = capacity
+        return 0
+
+    cdef int _allocate(self) except -1:
+        """On the first block: an idle connection pays nothing."""
+        self.known = <KnownField*> calloc(KNOWN_FIELDS, sizeof(KnownField))
+        self.seen = <uint32_t*> calloc(SEEN_PAIRS, sizeof(uint32_t))
+        self.recipes = <Recipe*> calloc(RECIPES, sizeof(Recipe))
+        if self.known == NULL or self.seen == NULL or self.recipes == NULL:
+            raise MemoryError("no memory for an HPACK encoder")
+        self.blocks = [None] * RECIPES
+        return 0
