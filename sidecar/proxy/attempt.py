@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
     from sidecar.proxy.upstream import UpstreamConnection
 
-FIRST = "first"
-
 
 class Attempt(StreamSink):
     """Numbered from 1. `reason` says why it was made: `first`, or the reason of the retry."""

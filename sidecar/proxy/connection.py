@@ -29,6 +29,7 @@ class Connection(Sink):
         self.codec = engine.codec_class(role, engine.codec_settings, self)
         self.transport: asyncio.Transport | None = None
         self.dirty = False
+        self.flushes: int = 0  # so far: tells an attempt whether anything of it has left
         self.paused = False  # the transport's buffer is above its high-water mark
         self.closing = False  # no more is read or queued; what is queued is written, then the transport closes
         self.blocked: dict[Relay, None] = {}  # relays with DATA for this peer that did not fit, in turn
@@ -114,6 +115,7 @@ class Connection(Sink):
     def flush(self) -> None:
         """Write what the codec has queued, in one write; more only when the output limit had cut it short."""
         self.dirty = False
+        self.flushes += 1
         transport = self.transport
         if transport is None:
             return

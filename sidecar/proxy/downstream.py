@@ -71,7 +71,7 @@ class DownstreamConnection(Connection):
             self.greet()
             self.idle_since = self.engine.now
             self._rearm()
-        super().feed(data)
+        Connection.feed(self, data)
 
     def _turn_away(self, data: bytes) -> None:
         """Not HTTP/2. HTTP/1 gets one plain sentence (H2-01); anything else only the end of the connection."""

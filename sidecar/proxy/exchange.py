@@ -14,7 +14,8 @@ from sidecar.http2.interface import HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
-from sidecar.proxy.attempt import FIRST, Attempt
+from sidecar.proxy.attempt import Attempt
+from sidecar.proxy.reason import FIRST, GOAWAY, NOT_SENT, REFUSED
 from sidecar.proxy.relay import Relay
 from sidecar.proxy.replay import Replay
 from sidecar.proxy.wheel import Alarm
@@ -56,12 +57,6 @@ _TABLE: Final = (
     (ILLEGAL, ILLEGAL, ILLEGAL, DONE),  # RESPONDING
     (ILLEGAL, ILLEGAL, ILLEGAL, ILLEGAL),  # DONE
 )
-
-# Reasons of transparent retries, which are also metric labels (RT-06).
-NOT_SENT: Final = "not_sent"
-REFUSED: Final = "refused_stream"
-GOAWAY: Final = "goaway"
-
 
 _SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
 

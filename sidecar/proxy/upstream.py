@@ -49,7 +49,6 @@ class UpstreamConnection(Connection):
         self.pool = pool
         self.endpoint: Endpoint = pool.endpoint
         self.attempts: set[Attempt] = set()
-        self.flushes: int = 0  # writes so far: tells an attempt whether anything of it has left
         self.ready = False  # the peer's SETTINGS are here
         self.settled = asyncio.Event()  # ready, or lost before it was
         self.draining = False
@@ -77,12 +76,6 @@ class UpstreamConnection(Connection):
             self.idle_since = self.engine.now
             if self.draining:
                 self.finish()
-
-    # === output ===
-
-    def flush(self) -> None:
-        self.flushes += 1
-        super().flush()
 
     # === heard from the socket and the codec ===
 
