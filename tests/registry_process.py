@@ -32,14 +32,24 @@ class ConsulAgent:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         ports = {"http": self.port, "serf-lan": free_port(), "server": free_port(), "serf-wan": free_port()}
-        arguments = [program, "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn", "-dns-port=-1"]
+        arguments = [
+            program,
+            "agent",
+            "-dev",
+            "-bind=127.0.0.1",
+            "-client=127.0.0.1",
+            "-log-level=warn",
+            "-dns-port=-1",
+        ]
         arguments += ["-grpc-port=-1", *(f"-{name}-port={port}" for name, port in ports.items()), *extra]
         self.process = Process("consul", arguments, directory)
 
     def start(self) -> Self:
         """Start it, and return once it has a leader and knows itself."""
         self.process.start()
-        wait_until(self._is_up, f"a Consul agent with a leader on {self.address}\n{self.process.log_tail()}", pause=0.05)
+        wait_until(
+            self._is_up, f"a Consul agent with a leader on {self.address}\n{self.process.log_tail()}", pause=0.05
+        )
         return self
 
     def _is_up(self) -> bool:
@@ -81,7 +91,9 @@ class ConsulAgent:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     # === the agent's API, as an operator would use it ===

@@ -40,7 +40,12 @@ class MembershipCache:
     """The file of one watch."""
 
     def __init__(
-        self, folder: str, registry: str, service: str, discovery: DiscoverySettings, wall: Callable[[], float] = time.time
+        self,
+        folder: str,
+        registry: str,
+        service: str,
+        discovery: DiscoverySettings,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         choice = hashlib.sha256(msgspec.json.encode((registry, discovery))).hexdigest()[:12]
         self.path = Path(folder) / f"{service}-{choice}.json"

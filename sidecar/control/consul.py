@@ -231,12 +231,16 @@ def check_definition(instance: Instance, check_id: str, health: Health) -> dict[
     else:
         port = check.tcp.port if check.tcp is not None else None
         what = {"TCP": f"{host}:{port or settings.port}"}
-    return definition | what | {
-        "Interval": go_duration(check.interval),
-        "Timeout": go_duration(check.timeout),
-        "SuccessBeforePassing": check.passes,
-        "FailuresBeforeCritical": check.failures,
-    }
+    return (
+        definition
+        | what
+        | {
+            "Interval": go_duration(check.interval),
+            "Timeout": go_duration(check.timeout),
+            "SuccessBeforePassing": check.passes,
+            "FailuresBeforeCritical": check.failures,
+        }
+    )
 
 
 def go_duration(seconds: float) -> str:

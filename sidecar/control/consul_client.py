@@ -126,7 +126,13 @@ class ConsulClient:
         return self._token.read()
 
     async def get(
-        self, what: str, path: str, params: list[tuple[str, str]], *, timeout: float | None = None, verdicts: bool = False
+        self,
+        what: str,
+        path: str,
+        params: list[tuple[str, str]],
+        *,
+        timeout: float | None = None,
+        verdicts: bool = False,
     ) -> Answer:
         """GET with parameters of our own. `verdicts`: statuses that the path uses to state a health do not raise."""
         headers = self.api.prepare_headers(self.token())
@@ -140,7 +146,7 @@ class ConsulClient:
         return answer
 
     async def run(self, what: str, request: Awaitable[Any]) -> Any:
-        """Await one request of py-consul and turn every failure into a RegistryError. `what` completes "could not ..."."""
+        """Await a request of py-consul and turn each failure into a RegistryError. `what` completes "could not ..."."""
         try:
             return await request
         except (consul.exceptions.ACLPermissionDenied, consul.exceptions.ACLDisabled) as error:

@@ -20,9 +20,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sidecar.control.small_file import replace_file
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError, UnknownRegistration
 from sidecar.control.settings import DiscoverySettings, FileSettings
+from sidecar.control.small_file import replace_file
 from sidecar.policy.snapshot import PASSING, WARNING, Member, Snapshot
 
 log = logging.getLogger("sidecar.control")

@@ -15,7 +15,15 @@ import time
 from collections.abc import Callable
 
 from sidecar.control.probe import CRITICAL, Judgement, probe_of
-from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryDenied, RegistryError, UnknownRegistration
+from sidecar.control.registry import (
+    Health,
+    Instance,
+    Lease,
+    Registry,
+    RegistryDenied,
+    RegistryError,
+    UnknownRegistration,
+)
 from sidecar.policy.backoff import Backoff
 from sidecar.policy.balancer import Rng
 from sidecar.telemetry.metrics import RegistryMetrics
@@ -239,7 +247,9 @@ class Registrar:
         self._recover()
         self._enter(LOSE)
         if self.state == UNREGISTERED:
-            then = "it is registered again once the app answers" if self.health.status == CRITICAL else "registering again"
+            then = (
+                "it is registered again once the app answers" if self.health.status == CRITICAL else "registering again"
+            )
             self._say(logging.WARNING, f"{reason}; {then}")
 
     def _suffer(self, error: RegistryError) -> float:

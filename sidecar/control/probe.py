@@ -133,7 +133,7 @@ class HttpProbe(Probe):
         except (aiohttp.ClientError, OSError) as error:
             return Finding(CRITICAL, f"HTTP GET {self.url}: {str(error) or type(error).__name__}")
         reason = f"HTTP GET {self.url}: {status}"
-        if status // 100 == 2:  # noqa: PLR2004
+        if status // 100 == 2:
             return Finding(PASSING, reason)
         return Finding(WARNING if status == TOO_MANY_REQUESTS else CRITICAL, reason)
 

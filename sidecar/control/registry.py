@@ -20,7 +20,7 @@ class RegistryError(Exception):
 
 
 class RegistryDenied(RegistryError):
-    """The registry is up and refuses: a token is missing, wrong or too weak. Trying again soon will not help (SE-44)."""
+    """The registry is up and refuses: a token is missing, wrong or too weak. Trying again soon is no help (SE-44)."""
 
 
 class UnknownRegistration(RegistryError):
@@ -28,7 +28,7 @@ class UnknownRegistration(RegistryError):
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """The registration as it should be. An empty `address` is the address that the registry itself knows this machine by."""
+    """The registration as it should be. An empty `address` is the one that the registry knows this machine by."""
 
     id: str
     address: str
@@ -75,7 +75,7 @@ class Registry(abc.ABC):
 
     @abc.abstractmethod
     async def register(self, instance: Instance, health: Health) -> Lease:
-        """Register with `health` as the first verdict, and remove ghosts: entries of ours at this address under another id."""
+        """Register with `health` as the first verdict. Remove ghosts: our entries at this address under another id."""
 
     @abc.abstractmethod
     def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:

@@ -38,7 +38,8 @@ class CheckSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     by: Annotated[
         Literal["sidecar", "agent"],
         Meta(
-            description="Who probes: the sidecar (feeding a TTL check, with the reason in its output), or the Consul agent."
+            description="Who probes: the sidecar (feeding a TTL check, with the reason in its output), or the Consul"
+            " agent."
         ),
     ] = "sidecar"
     interval: Annotated[Duration, Meta(ge=0.001, description="Between two probes.")] = 5.0  # Dapr 5 s
@@ -47,7 +48,9 @@ class CheckSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     passes: Annotated[Count, Meta(description="Passed probes in a row that make it passing.")] = 1  # Nerve 1
     ttl: Annotated[
         Duration | None,
-        Meta(description="Without news for this long, Consul calls it critical; three intervals, at least 10s, if unset."),
+        Meta(
+            description="Without news for this long, Consul calls it critical; three intervals, at least 10s, if unset."
+        ),
     ] = None
     deregister_after: Annotated[
         Duration, Meta(ge=60, description="Critical for this long, Consul removes it. Consul's minimum is 1m.")
@@ -108,7 +111,9 @@ class ConsulSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class FileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A directory of small JSON leases, shared by the sidecars of one machine: for development and edge."""
 
-    path: Annotated[str, Meta(min_length=1, description="The directory; made if missing.", examples=["/run/sidecar/registry"])]
+    path: Annotated[
+        str, Meta(min_length=1, description="The directory; made if missing.", examples=["/run/sidecar/registry"])
+    ]
     ttl: Annotated[Duration, Meta(ge=0.001, description="A lease not renewed for this long has expired.")] = 3.0
     poll_interval: Annotated[Duration, Meta(ge=0.001, description="Between two looks at the directory.")] = 0.25
 
@@ -141,9 +146,9 @@ class DiscoverySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     datacenter: Annotated[str | None, Meta(description="Consul datacenter; the agent's own if unset.")] = None
     tags: Annotated[tuple[str, ...], Meta(description="Only instances that carry all of these.")] = ()
-    filter: Annotated[str | None, Meta(description="A Consul filter expression, such as `Service.Meta.version == v1`.")] = (
-        None
-    )
+    filter: Annotated[
+        str | None, Meta(description="A Consul filter expression, such as `Service.Meta.version == v1`.")
+    ] = None
     passing_only: Annotated[
         bool, Meta(description="Leave out instances in warning too, instead of giving them their warning weight.")
     ] = False

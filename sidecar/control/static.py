@@ -21,7 +21,9 @@ class StaticRegistry(Registry):
 
     async def register(self, instance: Instance, health: Health) -> Lease:
         """Nobody can register in a file that somebody wrote by hand."""
-        raise RegistryError(f"{instance.settings.name} cannot be registered: the members are written in the configuration")
+        raise RegistryError(
+            f"{instance.settings.name} cannot be registered: the members are written in the configuration"
+        )
 
     async def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
         """The one snapshot, then silence. `tags` are honoured; the rest of `discovery` is for registries."""

@@ -18,7 +18,7 @@ from sidecar.control.settings import DiscoverySettings, RegistrySettings
 from sidecar.policy.backoff import FULL, Backoff
 from sidecar.policy.balancer import Rng
 from sidecar.policy.cluster import Cluster
-from sidecar.policy.membership import BELIEVED, UNCHANGED, Decision, Membership
+from sidecar.policy.membership import HELD, Decision, Membership
 from sidecar.policy.snapshot import Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics, bump
 
@@ -129,7 +129,11 @@ class Watch:
             again = " again" if self.answered else ""
             count = len(answer.members)
             log.info(
-                "%s: %s answers%s and lists %d instance(s)", self.service, self.registry.name, again, count,
+                "%s: %s answers%s and lists %d instance(s)",
+                self.service,
+                self.registry.name,
+                again,
+                count,
                 extra={"upstream": self.service, "instances": count},
             )
         self.answered = True
@@ -142,8 +146,9 @@ class Watch:
         """Remember what is to be applied; say what was not taken at its word."""
         if decision.snapshot is not None:
             self._pending = decision.snapshot
-        if decision.reason not in (BELIEVED, UNCHANGED):
+        if decision.reason in HELD:
             bump(self.metrics.held, decision.reason)
+        if decision.text:
             log.warning("%s: %s", self.service, decision.text, extra={"upstream": self.service})
 
     def _act(self, now: float) -> None:
@@ -166,8 +171,12 @@ class Watch:
         bump(self.metrics.updates, self.service)
         if change.added or change.removed:
             log.info(
-                "%s: %d instance(s), %d new, %d gone", self.service, len(snapshot.members), len(change.added),
-                len(change.removed), extra={"upstream": self.service, "source": snapshot.source},
+                "%s: %d instance(s), %d new, %d gone",
+                self.service,
+                len(snapshot.members),
+                len(change.added),
+                len(change.removed),
+                extra={"upstream": self.service, "source": snapshot.source},
             )
         if snapshot.source != "cache":
             self._keep(now)
@@ -206,7 +215,10 @@ class Watch:
         if self.up or not self.backoff.failures:
             kept = len(self.cluster.endpoints)
             log.warning(
-                "%s: %s; the %d instance(s) known so far stay in use", self.service, reason, kept,
+                "%s: %s; the %d instance(s) known so far stay in use",
+                self.service,
+                reason,
+                kept,
                 extra={"upstream": self.service, "instances": kept},
             )
         self.up = False
@@ -229,7 +241,10 @@ class Watch:
         self.cluster.apply(snapshot, now - age)
         log.warning(
             "%s: %s does not answer; %d instance(s) are taken from the list on disk, %.0fs old",
-            self.service, self.registry.name, len(snapshot.members), age,
+            self.service,
+            self.registry.name,
+            len(snapshot.members),
+            age,
             extra={"upstream": self.service, "instances": len(snapshot.members)},
         )
 
@@ -239,7 +254,9 @@ class Watch:
         if age > self.settings.stale_warning and not self._stale:
             self._stale = True
             log.warning(
-                "%s: the list of instances was last confirmed %.0fs ago and may be stale", self.service, age,
+                "%s: the list of instances was last confirmed %.0fs ago and may be stale",
+                self.service,
+                age,
                 extra={"upstream": self.service},
             )
 

@@ -22,13 +22,14 @@ SUSPECT_GRACES = 2
 NEVER = float("inf")
 SHOWN = 3  # addresses that a sentence names; the rest is on the admin page
 
-# Why a decision is what it is. All but the first two are said aloud and counted.
+# Why a decision is what it is. All but the first two are said aloud; those in HELD are counted.
 BELIEVED = "believed"
 UNCHANGED = "unchanged"
 EMPTY_HELD = "empty_held"
 ABSENCE_HELD = "absence_held"
 REMOVAL_HELD = "removal_held"
 GIVEN_UP = "given_up"
+HELD = frozenset((EMPTY_HELD, ABSENCE_HELD, REMOVAL_HELD))
 
 
 class Decision(Struct, frozen=True):
@@ -39,6 +40,13 @@ class Decision(Struct, frozen=True):
     text: str = ""
 
 
+class Kept(Struct, frozen=True):
+    """A member that the registry does not list any more, and until when it stays all the same."""
+
+    member: Member
+    until: float
+
+
 class Membership:
     """The believed list of one service. Feed it answers, outages and the passing of time; apply what it decides."""
 
@@ -46,17 +54,14 @@ class Membership:
         self.empty_grace = empty_grace
         self.removal_guard = removal_guard
         self.believed: Snapshot | None = None
+        self._kept: dict[str, Kept] = {}  # by address
         self._returning = False  # the next answer is the first after an outage
-        self._doubted: Snapshot | None = None  # the newest answer, while its absences prove nothing
-        self._doubt_until = NEVER
-        self._suspects: dict[str, tuple[Member, float]] = {}  # by address: the member, and when it is given up
+        self._doubt_until = 0.0  # before this, absence proves nothing
 
     @property
     def recheck_at(self) -> float | None:
         """When `on_time` has something to decide; None: not before the next answer."""
-        earliest = min((until for _, until in self._suspects.values()), default=NEVER)
-        if self._doubted is not None:
-            earliest = min(earliest, self._doubt_until)
+        earliest = min((kept.until for kept in self._kept.values()), default=NEVER)
         return None if earliest == NEVER else earliest
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -65,42 +70,37 @@ class Membership:
 
     def on_answer(self, answer: Snapshot, now: float) -> Decision:
         """The registry has answered."""
-        last = self._last(answer)
         present = {member.address for member in answer.members}
-        absent = [member for member in last.values() if member.address not in present]
-        trusted = [member for member in absent if member.status != SUSPECT]
+        last = self._last(answer)
+        self._kept = {a: self._resume(kept, now) for a, kept in self._kept.items() if a in last and a not in present}
+        listed_before = [member for address, member in last.items() if address not in self._kept]
+        absent = [member for member in listed_before if member.address not in present]
         returning, self._returning = self._returning, False
-        doubtful = not answer.members or returning or self._doubted is not None
-        if trusted and doubtful and self.empty_grace > 0:
-            return self._doubt(answer, absent, now)
-        self._end_doubt()
-        held = self._judge_removals(last, present, trusted, now)
-        suspects = tuple(member for member, _ in self._suspects.values())
-        snapshot = replace(answer, members=answer.members + suspects)
-        return self._settle(snapshot, REMOVAL_HELD if held else BELIEVED, held)
+        reason, text = BELIEVED, ""
+        if absent and self.empty_grace > 0:
+            if not answer.members or returning or now < self._doubt_until:
+                reason, text = self._doubt(answer, absent, now)
+            elif len(absent) > self.removal_guard * len(listed_before):
+                reason, text = self._suspect(absent, len(listed_before), now)
+        kept_members = tuple(kept.member for kept in self._kept.values())
+        return self._settle(replace(answer, members=answer.members + kept_members), reason, text)
 
     def on_outage(self) -> None:
         """The registry does not answer: what it said last is no longer evidence that members are gone for good."""
         self._returning = True
-        self._end_doubt()
-        self._suspects = {address: (member, NEVER) for address, (member, _) in self._suspects.items()}
+        self._doubt_until = 0.0
+        self._kept = {address: Kept(kept.member, NEVER) for address, kept in self._kept.items()}
 
     def on_time(self, now: float) -> Decision:
         """The moment `recheck_at` has come; harmless at any other."""
-        if self._doubted is not None and now >= self._doubt_until:
-            snapshot = self._doubted
-            self._end_doubt()
-            self._suspects = {}
-        elif self.believed is not None and any(until <= now for _, until in self._suspects.values()):
-            self._suspects = {a: (member, until) for a, (member, until) in self._suspects.items() if until > now}
-            stay = [m for m in self.believed.members if m.status != SUSPECT or m.address in self._suspects]
-            snapshot = replace(self.believed, members=tuple(stay))
-        else:
+        gone = [address for address, kept in self._kept.items() if kept.until <= now]
+        if not gone or self.believed is None:
             return Decision(UNCHANGED)
-        left = {member.address for member in snapshot.members}
-        gone = [m.address for m in self.believed.members if m.address not in left] if self.believed else []
+        for address in gone:
+            del self._kept[address]
+        left = tuple(member for member in self.believed.members if member.address not in gone)
         text = f"{len(gone)} instance(s) stayed away and are given up, {len(left)} left: {listed(gone)}"
-        return self._settle(snapshot, GIVEN_UP, text)
+        return self._settle(replace(self.believed, members=left), GIVEN_UP, text)
 
     # === the rules ===
 
@@ -110,41 +110,34 @@ class Membership:
             return {}
         return {member.address: member for member in self.believed.members if member.address not in answer.withdrawn}
 
-    def _doubt(self, answer: Snapshot, absent: list[Member], now: float) -> Decision:
-        """Keep the absent as they were, and remember until when."""
-        begins = self._doubted is None
-        if begins:
-            self._doubt_until = now + self.empty_grace
-            self._suspects = {}  # they stay with the rest
-        self._doubted = answer
-        snapshot = replace(answer, members=answer.members + tuple(absent))
-        if not begins:
-            return self._settle(snapshot, BELIEVED, "")
-        what = "lists none" if not answer.members else "lists fewer after its outage"
+    def _resume(self, kept: Kept, now: float) -> Kept:
+        """After an outage the time of the kept begins anew."""
+        if kept.until != NEVER:
+            return kept
+        graces = SUSPECT_GRACES if kept.member.status == SUSPECT else 1
+        return Kept(kept.member, now + graces * self.empty_grace)
+
+    def _doubt(self, answer: Snapshot, absent: list[Member], now: float) -> tuple[str, str]:
+        """Keep the absent as they were."""
+        for member in absent:
+            self._kept[member.address] = Kept(member, now + self.empty_grace)
+        if now < self._doubt_until:
+            return BELIEVED, ""
+        self._doubt_until = now + self.empty_grace
+        what = "lists fewer after its outage" if answer.members else "lists none"
         text = f"the registry {what}: {len(absent)} instance(s) are kept as they were for {self.empty_grace:g}s"
-        return self._settle(snapshot, ABSENCE_HELD if answer.members else EMPTY_HELD, text)
+        return ABSENCE_HELD if answer.members else EMPTY_HELD, text
 
-    def _end_doubt(self) -> None:
-        self._doubted = None
-        self._doubt_until = NEVER
-
-    def _judge_removals(self, last: dict[str, Member], present: set[str], removed: list[Member], now: float) -> str:
-        """Update the suspects by an answer; says who was newly held back, if anybody."""
-        until = now + SUSPECT_GRACES * self.empty_grace
-        self._suspects = {
-            address: (member, until if stays == NEVER else stays)
-            for address, (member, stays) in self._suspects.items()
-            if address in last and address not in present
-        }
-        before = sum(member.status != SUSPECT for member in last.values())
-        if not removed or self.empty_grace <= 0 or len(removed) <= self.removal_guard * before:
-            return ""
-        for member in removed:
-            self._suspects[member.address] = (replace(member, status=SUSPECT), until)
-        return (
-            f"{len(removed)} of {before} instance(s) vanished at once: they are kept as a last resort for"
-            f" {SUSPECT_GRACES * self.empty_grace:g}s: {listed([member.address for member in removed])}"
+    def _suspect(self, absent: list[Member], before: int, now: float) -> tuple[str, str]:
+        """Keep the absent as a last resort."""
+        stay = SUSPECT_GRACES * self.empty_grace
+        for member in absent:
+            self._kept[member.address] = Kept(replace(member, status=SUSPECT), now + stay)
+        text = (
+            f"{len(absent)} of {before} instance(s) vanished at once: they are kept as a last resort for {stay:g}s:"
+            f" {listed([member.address for member in absent])}"
         )
+        return REMOVAL_HELD, text
 
     def _settle(self, snapshot: Snapshot, reason: str, text: str) -> Decision:
         """Believe `snapshot`. Where the list stays the same there is nothing to apply, but maybe something to say."""

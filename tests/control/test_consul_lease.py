@@ -106,7 +106,7 @@ def test_an_app_that_dies_turns_critical_with_the_reason_and_passes_when_it_is_b
             await app.close()
             await eventually(lambda: agent.checks()[check]["Status"] == "critical", "critical in Consul")
             assert "connection refused" in agent.checks()[check]["Output"]
-            assert registrar.state == REGISTERED
+            await eventually(lambda: registrar.state == REGISTERED, "the registrar knows it too")
             await app.open()
             await eventually(lambda: agent.passing("mortal"), "passing again")
             await registrar.release()
@@ -176,7 +176,9 @@ def test_a_registration_that_is_right_is_left_alone(agent: ConsulAgent) -> None:
     async def body(registry: ConsulRegistry, app: Listening) -> None:
         metrics = RegistryMetrics()
         settings: dict[str, object] = {"tags": ("b", "a"), "meta": {"v": "1"}, "weights": WeightSettings(passing=9)}
-        registrar = Registrar(registry, instance_at(app.port, "right", **settings), metrics=metrics, reconcile_interval=0.01)
+        registrar = Registrar(
+            registry, instance_at(app.port, "right", **settings), metrics=metrics, reconcile_interval=0.01
+        )
         async with running(registrar.run()):
             await eventually(lambda: registrar.state == PASSING, "registered")
             before = len(agent.services())

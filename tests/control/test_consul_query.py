@@ -198,7 +198,9 @@ def test_html_behind_an_index_is_no_list() -> None:
     assert "not a list of instances of orders" in str(first_failure(answer))
 
 
-@pytest.mark.parametrize("body", ["", "{", "null", "{}", "[1]", '[{"Node": {}}]', '[{"Node":{},"Service":{"Port":"x"}}]'])
+@pytest.mark.parametrize(
+    "body", ["", "{", "null", "{}", "[1]", '[{"Node": {}}]', '[{"Node":{},"Service":{"Port":"x"}}]']
+)
 def test_garbage_json_is_no_list(body: str) -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(text=body, headers={"X-Consul-Index": "7"})

@@ -41,7 +41,9 @@ class Scene:
         self.clock = Clock()
         self.wall_ahead = 0.0
         self.registry = FileRegistry(
-            FileSettings(path=str(folder), ttl=ttl, poll_interval=0.01), self.clock, lambda: self._newest() + self.wall_ahead
+            FileSettings(path=str(folder), ttl=ttl, poll_interval=0.01),
+            self.clock,
+            lambda: self._newest() + self.wall_ahead,
         )
         self.folder = folder
 

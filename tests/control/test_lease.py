@@ -19,7 +19,15 @@ from sidecar.control.lease import (
     UNREGISTERED,
     Registrar,
 )
-from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryDenied, RegistryError, UnknownRegistration
+from sidecar.control.registry import (
+    Health,
+    Instance,
+    Lease,
+    Registry,
+    RegistryDenied,
+    RegistryError,
+    UnknownRegistration,
+)
 from sidecar.control.settings import CheckSettings, DiscoverySettings, ServiceSettings
 from sidecar.policy.snapshot import Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.policy.backoff import FULL, Backoff
@@ -33,6 +33,7 @@ def test_a_success_starts_from_the_base_again() -> None:
     assert backoff.fail(Middle()) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers(1, 50))
 def test_a_partial_jitter_stays_within_its_share_of_the_delay(seed: int, failures: int) -> None:
     rng = random.Random(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.policy.membership import (
@@ -78,12 +78,12 @@ def test_instances_that_return_within_the_grace_were_never_away() -> None:
     assert known.on_time(200).reason == UNCHANGED
 
 
-def test_an_outage_ends_a_doubt_without_believing_it() -> None:
+def test_an_outage_begins_the_grace_of_an_empty_answer_anew() -> None:
     known = membership("a:1")
     known.on_answer(answer(), 100)
     known.on_outage()
     assert known.on_time(1000).reason == UNCHANGED
-    assert known.on_answer(answer(), 1000).reason == EMPTY_HELD
+    assert known.on_answer(answer(), 1000).reason == UNCHANGED
     assert known.recheck_at == 1000 + GRACE
 
 
@@ -120,12 +120,29 @@ def test_an_outage_that_changed_nothing_leaves_no_doubt() -> None:
     assert addresses(known.on_answer(answer("a:1", "b:1"), 101).snapshot) == ["a:1", "b:1"]
 
 
-def test_suspects_that_an_empty_answer_finds_stay_with_the_rest_and_go_with_it() -> None:
+def test_suspects_keep_their_own_time_when_the_answer_turns_empty() -> None:
     known = membership("a:1", "b:1", "c:1")
     known.on_answer(answer("b:1"), 10)
     assert known.on_answer(answer(), 20).reason == EMPTY_HELD
-    assert known.recheck_at == 50
-    assert addresses(known.on_time(50).snapshot) == []
+    assert suspects(known.on_time(50).snapshot) == ["a:1", "c:1"]
+    assert addresses(known.on_time(70).snapshot) == []
+
+
+def test_who_comes_and_goes_within_a_doubt_has_a_grace_of_its_own() -> None:
+    known = membership("a:1")
+    known.on_answer(answer(), 100)
+    known.on_answer(answer("b:1"), 110)
+    known.on_answer(answer(), 120)
+    assert addresses(known.on_time(130).snapshot) == ["b:1"]
+    assert addresses(known.on_time(150).snapshot) == []
+
+
+def test_a_doubt_ends_with_its_grace_however_many_come_and_go() -> None:
+    known = membership("a:1", "b:1", "c:1", "d:1")
+    known.on_answer(answer(), 100)
+    known.on_answer(answer("b:1", "c:1", "d:1"), 110)
+    known.on_time(130)
+    assert addresses(known.on_answer(answer("c:1", "d:1"), 131).snapshot) == ["c:1", "d:1"]
 
 
 def test_a_grace_of_zero_believes_an_empty_answer_at_once() -> None:
@@ -229,11 +246,12 @@ EVENTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(EVENTS, st.lists(st.floats(0, 50), min_size=40, max_size=40), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_whatever_happens_no_member_is_lost_without_its_reason(
     events: list[tuple[str, list[str], list[str]]], pauses: list[float], guard: float
 ) -> None:
-    """What is believed holds all that was answered, nothing twice, nothing withdrawn; it empties by grace or on purpose."""
+    """What is believed holds all that was answered, nothing twice, nothing withdrawn; none goes without a reason."""
     known = Membership(empty_grace=GRACE, removal_guard=guard)
     believed: list[str] = []
     absent_since: dict[str, float] = {}
