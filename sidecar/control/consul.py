@@ -58,6 +58,8 @@ class ConsulRegistry(Registry):
         self.clock = clock
         self.client = ConsulClient(resolve_target(settings, environment), settings.timeout)
         self.silence = SILENCE * settings.wait + settings.timeout
+        if self.client.target.exposes_token:
+            log.warning("the Consul token travels unencrypted to %s; use https or a local agent", self.client.label)
 
     async def register(self, instance: Instance, health: Health) -> ConsulLease:
         """Register, put the reason into the check, then remove our ghosts. Only the first of these may fail."""

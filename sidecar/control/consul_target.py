@@ -55,6 +55,13 @@ class Target(Struct, frozen=True, kw_only=True):
     key_file: str = ""
     verify: bool = True
 
+    @property
+    def exposes_token(self) -> bool:
+        """Whether a token leaves this machine in the clear (SE-44)."""
+        if not (self.token or self.token_file) or self.address.scheme == "https" or self.address.socket:
+            return False
+        return not (self.address.host in ("localhost", "::1") or self.address.host.startswith("127."))
+
     def __repr__(self) -> str:
         return f"<Consul {self.address.label}>"  # never the token
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 from sidecar.control.consul_client import Answer, ConsulClient
-from sidecar.control.registry import RegistryError
+from sidecar.control.registry import RegistryDenied, RegistryError
 from sidecar.control.settings import ConsulSettings, DiscoverySettings
 from sidecar.policy.snapshot import PASSING, WARNING, Member, Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics
@@ -138,6 +138,10 @@ class BlockingQuery:
         if not entries and answer.headers.get("X-Consul-KnownLeader", "true") == "false":
             raise RegistryError(
                 f"{self.client.label} knows no leader and lists no instance of {self.service}, which proves nothing"
+            )
+        if not entries and answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            raise RegistryDenied(
+                f"{self.client.label} hides the instances of {self.service}: the token needs service:read and node:read"
             )
         moved = index > self.index
         waited_out = not moved and now - asked_at >= wait

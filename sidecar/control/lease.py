@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 
-from sidecar.control.probe import CRITICAL, Judgement, probe_of
+from sidecar.control.probe import CRITICAL, Finding, Judgement, Probe, probe_of
 from sidecar.control.registry import (
     Health,
     Instance,
@@ -97,6 +97,7 @@ class Registrar:
         self.rng: Rng = rng or random.Random()
         self.state = UNREGISTERED
         self.registered_once = False
+        self._asker = f"lease {instance.id} {id(self)}"
         check = instance.settings.check
         self.judgement = Judgement(check.passes, check.failures)
         self.backoff = Backoff(BACKOFF_BASE, BACKOFF_FACTOR, BACKOFF_MAX, BACKOFF_JITTER)
@@ -136,6 +137,7 @@ class Registrar:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._door:
                 gone = self._lease is None or await self._deregister(self._lease)
+        self.metrics.forget(self._asker)
         if gone:
             self._lease = None
         else:
@@ -165,11 +167,19 @@ class Registrar:
         interval = self.instance.settings.check.interval
         try:
             while not self._ended.is_set():
-                self._judge(self.judgement.health, self.judgement.add(await probe.ask()))
+                self._judge(self.judgement.health, self.judgement.add(await self._ask(probe)))
                 pause = interval if self._answered else min(interval, START_INTERVAL)
                 await self._sleep(pause)
         finally:
             await probe.close()
+
+    async def _ask(self, probe: Probe) -> Finding:
+        """One probe. A mistake of ours must not end the probing, and is no proof that the app is well."""
+        try:
+            return await probe.ask()
+        except Exception as error:
+            log.exception("the probe of %s failed in a way it should not", self.instance.settings.name)
+            return Finding(CRITICAL, f"the sidecar's probe failed: {type(error).__name__}: {error}")
 
     def _judge(self, before: Health, after: Health) -> None:
         """Tell of a change, and let the registry know."""
@@ -202,6 +212,9 @@ class Registrar:
                     self._lose(str(error))
                 else:
                     await self._sleep(self._suffer(error))
+            except Exception:
+                log.exception("keeping %s registered failed in a way it should not", self.instance.id)
+                await self._sleep(BACKOFF_MAX)
             else:
                 await self._wait(self._changed, self._until_due())
 
@@ -255,7 +268,7 @@ class Registrar:
     def _suffer(self, error: RegistryError) -> float:
         """The registry fails: say it once; the seconds to wait."""
         self.metrics.errors += 1
-        self.metrics.up = False
+        self.metrics.note(self._asker, False)
         if not self._trouble:
             self._trouble = True
             self._say(logging.WARNING, f"{error}; the registration of {self.instance.id} is tried again until it works")
@@ -263,7 +276,7 @@ class Registrar:
         return max(DENIED_PAUSE, pause) if isinstance(error, RegistryDenied) else pause
 
     def _recover(self) -> None:
-        self.metrics.up = True
+        self.metrics.note(self._asker, True)
         self.backoff.succeed()
         if self._trouble:
             self._trouble = False

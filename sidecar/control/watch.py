@@ -68,20 +68,23 @@ class Watch:
         self._cache_tried = False
         self._stale = False
         self._cache: MembershipCache | None = None
-        if settings.cache_dir and registry.silence is not None:
+        self._lively = registry.silence is not None  # there is somebody to ask, who may be down
+        self._asker = f"watch {service} {id(self)}"
+        if settings.cache_dir and self._lively:
             self._cache = MembershipCache(settings.cache_dir, registry.name, service, discovery)
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
         self._began_at = self.clock()
-        if self.registry.silence is not None:
-            await asyncio.sleep(self.start_jitter * self.rng.random())
         try:
+            if self._lively:
+                await asyncio.sleep(self.start_jitter * self.rng.random())
             while True:
                 pause = await self._follow()
                 self._warn_if_stale(self.clock())
                 await asyncio.sleep(pause)
         finally:
+            self.metrics.forget(self._asker)
             if self._cache is not None:
                 await self._cache.settle()
 
@@ -123,7 +126,8 @@ class Watch:
         self._heard_at = now
         self._stale = False
         self.backoff.succeed()
-        self.metrics.up = True
+        if self._lively:
+            self.metrics.note(self._asker, True)
         if not self.up:
             self.up = True
             again = " again" if self.answered else ""
@@ -168,7 +172,8 @@ class Watch:
         assert snapshot is not None
         self._applied_at = now
         change = self.cluster.apply(snapshot, now)
-        bump(self.metrics.updates, self.service)
+        if self._lively:
+            bump(self.metrics.updates, self.service)
         if change.added or change.removed:
             log.info(
                 "%s: %d instance(s), %d new, %d gone",
@@ -206,7 +211,7 @@ class Watch:
         """The registry has failed: keep the list, tell it once."""
         now = self.clock()
         self.metrics.errors += 1
-        self.metrics.up = False
+        self.metrics.note(self._asker, False)
         self.membership.on_outage()
         if self._pending is not None:
             self._apply(now)

@@ -101,6 +101,17 @@ class RegistryMetrics:
         self.held: dict[str, int] = {}  # answers that were not taken at their word, by reason
         self.known_leader: bool = True  # by the newest answer (X-Consul-KnownLeader)
         self.last_contact: float = 0.0  # seconds since the answering server heard the leader (X-Consul-LastContact)
+        self._answers: dict[str, bool] = {}  # by asker: whether its last request was answered
+
+    def note(self, asker: str, answered: bool) -> None:
+        """One of several that ask the registry was answered, or not. It is up while it answers anybody."""
+        self._answers[asker] = answered
+        self.up = any(self._answers.values())
+
+    def forget(self, asker: str) -> None:
+        """This one asks no more."""
+        self._answers.pop(asker, None)
+        self.up = any(self._answers.values())
 
 
 class ProcessMetrics:

@@ -337,6 +337,12 @@ def test_a_token_file_that_never_was_is_named(tmp_path: Path) -> None:
     assert f"the Consul token file {path} cannot be read" in str(error)
 
 
+def test_a_list_that_acl_has_emptied_is_a_refusal() -> None:
+    error = first_failure(series(listed(**{"X-Consul-Results-Filtered-By-ACLs": "true"})))
+    assert isinstance(error, RegistryDenied)
+    assert "needs service:read and node:read" in str(error)
+
+
 def test_a_refused_registration_says_what_the_token_lacks() -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(status=403, text="Permission denied")

@@ -106,3 +106,21 @@ def test_the_settings_come_before_the_environment() -> None:
 def test_a_token_file_comes_before_a_token_in_the_environment() -> None:
     target = resolve_target(ConsulSettings(), {"CONSUL_HTTP_TOKEN": "t", "CONSUL_HTTP_TOKEN_FILE": "/f"})
     assert (target.token, target.token_file) == ("", "/f")
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "exposed"),
+    [
+        ("127.0.0.1:8500", "t", False),
+        ("[::1]:8500", "t", False),
+        ("10.0.0.1:8500", "t", True),
+        ("10.0.0.1:8500", None, False),
+        ("https://10.0.0.1:8500", "t", False),
+        ("unix:///run/consul.sock", "t", False),
+    ],
+)
+def test_a_token_that_leaves_the_machine_in_the_clear_is_warned_of(
+    caplog: pytest.LogCaptureFixture, address: str, token: str | None, exposed: bool
+) -> None:
+    ConsulRegistry(ConsulSettings(address=address, token=token), {})
+    assert any("travels unencrypted" in record.message for record in caplog.records) is exposed

@@ -310,6 +310,20 @@ def test_a_release_gives_up_in_time_and_says_so(harm: Callable[[ScriptedRegistry
     asyncio.run(body())
 
 
+def test_a_mistake_of_ours_ends_nothing() -> None:
+    async def body() -> None:
+        async with Listening() as app:
+            scene = Scene(app)
+            scene.registry.trouble["register"] = ZeroDivisionError("ours")  # type: ignore[assignment]
+            async with running(scene.registrar.run()) as work:
+                await eventually(lambda: scene.registry.met, "the mistake is made")
+                del scene.registry.trouble["register"]
+                await scene.reaches(PASSING)
+                assert not work.done()
+
+    asyncio.run(body())
+
+
 def test_without_a_registry_the_app_is_only_probed() -> None:
     async def body() -> None:
         async with Listening() as app:

@@ -160,6 +160,24 @@ def test_a_registry_that_fails_takes_nothing_away_and_is_asked_again(caplog: pyt
     assert any("answers again" in record.message for record in caplog.records)
 
 
+def test_the_registry_is_up_while_it_answers_anybody() -> None:
+    async def body() -> None:
+        good, bad = Scene(), Scene()
+        bad.watch.metrics = good.metrics
+        async with running(good.watch.run()):
+            async with running(bad.watch.run()):
+                good.scripted.say("a:1")
+                await good.has("a:1")
+                bad.scripted.fail()
+                await eventually(lambda: good.metrics.errors == 1, "one of the two fails")
+                assert good.metrics.up
+            good.scripted.fail()
+            await eventually(lambda: good.metrics.errors == 2, "the other one too")
+            assert not good.metrics.up
+
+    asyncio.run(body())
+
+
 def test_a_bug_in_a_registry_does_not_end_the_watch() -> None:
     async def body() -> None:
         scene = Scene()
@@ -254,6 +272,7 @@ def test_static_members_are_one_snapshot_without_age() -> None:
             await scene.has("a:1", "b:1")
             assert scene.cluster.source == "static"
             assert scene.cluster.age(1e9) == 0
+            assert (scene.metrics.up, scene.metrics.updates) == (False, {}), "no registry was asked"
 
     asyncio.run(body())
 

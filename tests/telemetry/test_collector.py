@@ -136,7 +136,7 @@ def fill(slots: Slots) -> set[float]:
     for holder in (slots.upstream, slots.listener, slots.registry, slots.process):
         for name, slot in vars(holder).items():
             number = next(numbers)
-            if isinstance(slot, str):
+            if isinstance(slot, str) or name.startswith("_"):  # what an underscore begins is no slot
                 continue
             if isinstance(slot, Histogram):
                 slot.observe(float(number))
