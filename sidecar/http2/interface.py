@@ -91,6 +91,10 @@ class StreamSink:
         """
 
 
+# For a stream that nobody listens to any more. It also lets go of the listener, which holds the stream.
+DEAF = StreamSink()
+
+
 class Sink:
     """Hears what the peer does on the connection."""
 
@@ -305,6 +309,7 @@ class Codec:
 
 __all__ = [
     "CLIENT",
+    "DEAF",
     "DEFAULT_WINDOW",
     "Codec",
     "CodecSettings",

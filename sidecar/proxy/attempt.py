@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.http2.constants import CANCEL, NO_ERROR
-from sidecar.http2.interface import HeaderBlock, Stream, StreamSink
+from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
 from sidecar.telemetry.metrics import bump
 from sidecar.telemetry.record import AttemptRecord
@@ -113,6 +113,7 @@ class Attempt(StreamSink):
         stream, connection, endpoint = self.stream, self.connection, self.endpoint
         if stream is None:
             return
+        stream.sink = DEAF
         if not (stream.local_closed and stream.remote_closed):
             # A finished response frees the stream without blame (H2-62); everything else stops the server's work.
             connection.codec.reset_stream(stream, NO_ERROR if stream.remote_closed else CANCEL)

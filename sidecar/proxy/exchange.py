@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, error_name
 from sidecar.http2.errors import HeaderListTooLarge, StreamsExhausted
-from sidecar.http2.interface import HeaderBlock, Stream, StreamSink
+from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
@@ -388,9 +388,7 @@ class Exchange(StreamSink):
             where = f"waiting for {self.attempt.endpoint.address}"
             self._close_attempt(self.attempt, outcomes.TIMEOUT, codes.DEADLINE_EXCEEDED, f"deadline {after}")
         if self.response is not None:
-            self.response.discard()
-            self.response.target = self.connection
-            self.response.target_stream = self.stream
+            self.response.drop_held()
         self.fail(codes.DEADLINE_EXCEEDED, f"{self.dispatch.name}: deadline exceeded {after} {where}")
 
     def refuse(self, refusal: Refusal) -> None:
@@ -442,6 +440,11 @@ class Exchange(StreamSink):
         self.connection.remove(self)
         if status >= engine.log_from and engine.log_rpc is not None:
             engine.log_rpc(self._record(status, text, seconds))
+        # Everything that holds the exchange and is held by it lets go, so that no garbage collection is needed.
+        stream.sink = DEAF
+        self.deadline = None
+        self.last = None
+        self.history = None
 
     def _record(self, status: int, text: str, seconds: float) -> RpcRecord:
         attempts = list(self.history or ())

@@ -25,6 +25,7 @@ class Relay:
     __slots__ = (
         "credited",
         "ended",
+        "engine",
         "exchange",
         "finished",
         "held",
@@ -41,7 +42,8 @@ class Relay:
     )
 
     def __init__(self, exchange: Exchange, replay: Replay | None) -> None:
-        self.exchange = exchange
+        self.exchange: Exchange | None = exchange  # until `discard`
+        self.engine = exchange.engine
         self.replay = replay
         self.source: Connection | None = None
         self.source_stream: Stream | None = None
@@ -99,7 +101,7 @@ class Relay:
 
     def detach(self) -> None:
         """The target is gone. What arrives is held until `attach`, or dropped by `discard`."""
-        if self.target is not None:
+        if self.target is not None and self.target.blocked:
             self.target.blocked.pop(self, None)
         self.target = None
         self.target_stream = None
@@ -135,16 +137,24 @@ class Relay:
             self.finished = last
             if self.ended and not last:
                 self._end()
-            if self.finished:
+            if self.finished and self.exchange is not None:
                 self.exchange.on_relay_finished(self)
         return True
 
-    def discard(self) -> None:
-        """The RPC is over for this direction: drop what is held and give its credit back."""
-        self.detach()
+    def drop_held(self) -> None:
+        """Nobody wants what is held: drop it, and give its credit back."""
+        if self.target is not None and self.target.blocked:
+            self.target.blocked.pop(self, None)
         self._clear_pending()
         self.sent = self.received
         self._credit(0)
+
+    def discard(self) -> None:
+        """The RPC is over. It lets go of the exchange: they hold each other, and nothing else would part them."""
+        self.drop_held()
+        self.target = None
+        self.target_stream = None
+        self.exchange = None
         if self.replay is not None:
             self.replay.drop()
 
@@ -162,6 +172,7 @@ class Relay:
         try:
             target.codec.send_trailers(stream, self.trailers)
         except HeaderListTooLarge as error:
+            assert self.exchange is not None
             self.exchange.on_trailers_refused(self, str(error))
 
     def _hold(self, data: bytes, taken: int) -> None:
@@ -171,13 +182,13 @@ class Relay:
         self.pending.append(data)
         size = len(data) - taken
         self.held += size
-        self.exchange.engine.hold(size)
+        self.engine.hold(size)
         if self.target is not None:
             self.target.block(self)
 
     def _unhold(self, size: int) -> None:
         self.held -= size
-        self.exchange.engine.release(size)
+        self.engine.release(size)
 
     def _clear_pending(self) -> None:
         if self.pending is not None:
