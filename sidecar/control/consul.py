@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sidecar.control.consul_client import ConsulClient, Refusal
+from sidecar.control.consul_client import AgentError, ConsulClient
 from sidecar.control.consul_target import resolve_target
 from sidecar.control.consul_watch import BlockingQuery, CheckEntry, ServiceEntry, Weights
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError, UnknownRegistration
@@ -141,8 +141,8 @@ class ConsulLease(Lease):
         request = calls[health.status](self.check_id, health.output[:MAX_OUTPUT], token=self.client.token())
         try:
             known = await self.client.run(f"renew {self.instance.id}", request)
-        except Refusal as refusal:
-            if is_unknown_check(refusal.text):
+        except AgentError as error:
+            if is_unknown_check(error.text):
                 known = False
             else:
                 raise
@@ -199,8 +199,8 @@ class ConsulLease(Lease):
         request = self.client.api.agent.service.deregister(self.instance.id, token=self.client.token())
         try:
             await self.client.run(f"deregister {self.instance.id}", request)
-        except Refusal as refusal:
-            if not is_unknown_service(refusal.text):
+        except AgentError as error:
+            if not is_unknown_service(error.text):
                 raise
 
     def __repr__(self) -> str:

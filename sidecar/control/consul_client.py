@@ -41,7 +41,7 @@ class Answer(Struct, frozen=True):
     body: str
 
 
-class Refusal(RegistryError):
+class AgentError(RegistryError):
     """The agent answered with an error; `text` is its own words."""
 
     def __init__(self, sentence: str, text: str) -> None:
@@ -142,7 +142,7 @@ class ConsulClient:
             raise self._denied(what, answer.body)
         if answer.status != HTTP_OK and not (verdicts and answer.status in VERDICTS):
             text = f"{answer.status} {answer.body}"
-            raise Refusal(f"{self.label} could not {what}: it answered {self.excerpt(text)}", text)
+            raise AgentError(f"{self.label} could not {what}: it answered {self.excerpt(text)}", text)
         return answer
 
     async def run(self, what: str, request: Awaitable[Any]) -> Any:
@@ -153,7 +153,7 @@ class ConsulClient:
             raise self._denied(what, str(error)) from None
         except consul.ConsulException as error:
             text = str(error)
-            raise Refusal(f"{self.label} could not {what}: it answered {self.excerpt(text)}", text) from None
+            raise AgentError(f"{self.label} could not {what}: it answered {self.excerpt(text)}", text) from None
         except TimeoutError:
             raise RegistryError(f"{self.label} gave no answer in time to {what}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

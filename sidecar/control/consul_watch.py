@@ -26,9 +26,10 @@ CRITICAL_WORDS = frozenset(("critical", "maintenance"))
 
 # How many returns at once, and then how many a second. Consul's documentation asks for a burst of 2 and about one per
 # 15 s; we take that for returns that brought no new index, which only a query that does not block can cause, and are
-# faster where the index moved: a rolling restart moves it several times per instance, and each is to be seen in 1 s.
+# faster where the index moved: a rolling restart moves it several times per instance, and each is to be seen far
+# within a second.
 IDLE_BURST, IDLE_RATE = 2, 1 / 15
-MOVED_BURST, MOVED_RATE = 10, 2.0
+MOVED_BURST, MOVED_RATE = 10, 5.0
 
 
 class NodeEntry(Struct, rename="pascal"):
