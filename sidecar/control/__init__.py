@@ -1,1 +1,1 @@
-"""The registry: our own registration in it, and every upstream's members from it. The proxy meets it only in Cluster."""
+"""The registry: our registration in it, and every upstream's members from it. Meets the proxy only in Cluster."""
