@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 
 from sidecar.http2.codec import CodecUnavailable, load_codec
 from sidecar.http2.interface import Codec
+
+
+def stale_extensions() -> list[str]:
+    """Compiled modules that are older than their source: what would be tested is not what is written there."""
+    package = Path(__file__).parent.parent / "sidecar"
+    suffix = EXTENSION_SUFFIXES[0]
+    stale = []
+    for built in package.rglob(f"*{suffix}"):
+        module = built.with_name(built.name.removesuffix(suffix))
+        sources = [module.with_suffix(ending) for ending in (".py", ".pyx", ".pxd")]
+        if any(source.exists() and source.stat().st_mtime > built.stat().st_mtime for source in sources):
+            stale.append(str(module.relative_to(package)))
+    return sorted(stale)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test what is not there."""
+    stale = stale_extensions()
+    if stale:
+        raise pytest.UsageError(f"compiled before it was last changed: {', '.join(stale)}; scripts/venv test builds it")
 
 
 def _codec_names() -> list[str]:

@@ -1,0 +1,24 @@
+# The C layout of an endpoint; what its fields mean is written in endpoint.py.
+
+from sidecar.telemetry.metrics cimport Histogram
+
+
+cdef class Endpoint:
+    cdef public str address
+    cdef public object member
+    cdef public str source
+    cdef public long weight
+    cdef public double added_at
+    cdef public long in_flight
+    cdef public long long successes
+    cdef public long long failures
+    cdef public Histogram latency
+    cdef public int connectivity
+    cdef public bint saturated
+    cdef public long connections
+    cdef public str last_error
+    cdef public int state
+    cdef public str reason
+    cdef public double since_at
+    cdef public bint removed
+    cdef public object pool

@@ -1,0 +1,35 @@
+# The C face of an attempt; what it does is written in attempt.py.
+
+cimport cython
+
+from sidecar.http2.interface cimport HeaderBlock, Stream, StreamSink
+from sidecar.policy.endpoint cimport Endpoint
+from sidecar.proxy.exchange cimport Exchange
+from sidecar.proxy.upstream cimport UpstreamConnection
+from sidecar.telemetry.metrics cimport UpstreamMetrics
+
+
+cdef class Attempt(StreamSink):
+    cdef public Exchange exchange
+    cdef public Endpoint endpoint
+    cdef public UpstreamConnection connection
+    cdef public int number
+    cdef public str reason
+    cdef public Stream stream
+    cdef public double started_at
+    cdef public long long flush_mark
+    cdef public bint done
+    cdef public int status
+    cdef public int outcome
+    cdef public str detail
+    cdef public double seconds
+
+    cpdef object on_informational(self, HeaderBlock block)
+    cpdef object on_headers(self, HeaderBlock block, bint end_stream)
+    cpdef object on_data(self, bytes data, bint end_stream)
+    cpdef object on_trailers(self, HeaderBlock block)
+    cpdef object on_reset(self, unsigned int error_code, bint remote)
+    cpdef object on_window(self)
+    cpdef object open(self, Stream stream)
+    @cython.locals(stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double)
+    cpdef object close(self, int outcome, int status, str detail=*)

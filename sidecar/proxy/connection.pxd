@@ -1,0 +1,24 @@
+# The C face of a connection; what it does is written in connection.py.
+
+from sidecar.http2.interface cimport Codec, Sink
+from sidecar.proxy.engine cimport Engine
+
+
+cdef class Connection(Sink):
+    cdef public Engine engine
+    cdef public Codec codec
+    cdef public object transport
+    cdef public bint dirty
+    cdef public long long flushes
+    cdef public bint paused
+    cdef public bint closing
+    cdef public dict blocked
+    cdef public str peer
+    cdef object __weakref__
+
+    cpdef object feed(self, bytes data)
+    cpdef object touch(self)
+    cpdef object flush(self)
+    cpdef object block(self, object relay)
+    cpdef bint serve_blocked(self) except -1
+    cpdef object on_window(self)

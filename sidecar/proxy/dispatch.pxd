@@ -1,0 +1,31 @@
+# The C face of a dispatch; what it does is written in dispatch.py.
+
+cimport cython
+
+from sidecar.policy.cluster cimport Cluster
+from sidecar.policy.endpoint cimport Endpoint
+from sidecar.proxy.engine cimport Engine
+from sidecar.proxy.exchange cimport Exchange
+from sidecar.proxy.pool cimport EndpointPool
+from sidecar.proxy.upstream cimport Timeout, UpstreamConnection
+from sidecar.telemetry.metrics cimport UpstreamMetrics
+
+
+cdef class Dispatch:
+    cdef public Engine engine
+    cdef public Cluster cluster
+    cdef public str name
+    cdef public UpstreamMetrics metrics
+    cdef public object connection
+    cdef public object limits
+    cdef public bint wants_context
+    cdef public long long in_flight
+    cdef public dict pools
+    cdef object _queue
+    cdef bint _due
+    cdef Timeout _timeout
+
+    cpdef object add(self)
+    cpdef object remove(self, Exchange exchange)
+    @cython.locals(pool=EndpointPool)
+    cpdef UpstreamConnection acquire(self, Endpoint endpoint)

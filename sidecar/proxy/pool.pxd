@@ -1,0 +1,27 @@
+# The C face of an endpoint's pool; what it does is written in pool.py.
+
+cimport cython
+
+from sidecar.policy.endpoint cimport Endpoint
+from sidecar.proxy.engine cimport Engine
+from sidecar.proxy.upstream cimport Timeout, UpstreamConnection
+
+
+cdef class EndpointPool:
+    cdef public object dispatch
+    cdef public Engine engine
+    cdef public Endpoint endpoint
+    cdef public object settings
+    cdef public str name
+    cdef public list connections
+    cdef public set draining
+    cdef public UpstreamConnection replacing
+    cdef public bint closed
+    cdef public bint failing
+    cdef object _dial
+    cdef object _backoff
+    cdef Timeout _redial
+    cdef Timeout _grace
+
+    @cython.locals(connection=UpstreamConnection)
+    cpdef UpstreamConnection acquire(self)

@@ -1,0 +1,32 @@
+# The C face of an upstream connection; what it does is written in upstream.py.
+
+from sidecar.policy.endpoint cimport Endpoint
+from sidecar.proxy.attempt cimport Attempt
+from sidecar.proxy.connection cimport Connection
+from sidecar.proxy.pool cimport EndpointPool
+from sidecar.proxy.wheel cimport Alarm
+
+
+cdef class Timeout(Alarm):
+    cdef public object action
+
+    cpdef object ring(self, double now)
+
+
+cdef class UpstreamConnection(Connection):
+    cdef public EndpointPool pool
+    cdef public Endpoint endpoint
+    cdef public set attempts
+    cdef public bint ready
+    cdef public object settled
+    cdef public bint draining
+    cdef public str reason
+    cdef public double ready_at
+    cdef public double idle_since
+    cdef public Timeout age
+    cdef public Timeout idle
+
+    cpdef bint has_slot(self) except -1
+    cpdef object remove(self, Attempt attempt)
+    cpdef object on_settings(self)
+    cpdef object on_goaway(self, unsigned int last_stream_id, unsigned int error_code, bytes debug)

@@ -1,0 +1,31 @@
+# The C layout of the read heads; what they mean is written in metadata.py.
+
+cimport cython
+
+from sidecar.http2.interface cimport HeaderBlock
+
+
+cdef class RequestHead:
+    cdef public bytes method
+    cdef public bytes path
+    cdef public bytes authority
+    cdef public bytes content_type
+    cdef public object timeout
+    cdef public int previous_attempts
+    cdef public bint is_grpc
+    cdef public HeaderBlock forward
+
+
+cdef class ResponseHead:
+    cdef public int grpc_status
+    cdef public int http_status
+    cdef public bint is_grpc
+    cdef public bytes message
+
+
+cpdef bint is_grpc(bytes content_type)
+@cython.locals(head=RequestHead)
+cpdef RequestHead read_request(HeaderBlock block)
+@cython.locals(head=ResponseHead)
+cpdef ResponseHead read_response(HeaderBlock block)
+cpdef HeaderBlock build_request(RequestHead head, HeaderBlock block, object remaining, int attempts)

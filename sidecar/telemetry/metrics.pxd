@@ -1,0 +1,29 @@
+# The C layout of the counters that the data path adds to; what they mean is written in metrics.py.
+
+
+cdef class Histogram:
+    cdef public list counts
+    cdef public long long count
+    cdef public double total
+
+    cpdef object observe(self, double seconds)
+    cpdef double quantile(self, double fraction)
+
+
+cdef class UpstreamMetrics:
+    cdef public str name
+    cdef public long long exchange_started
+    cdef public list exchange_status
+    cdef public Histogram exchange_latency
+    cdef public long long attempt_started
+    cdef public list attempt_status
+    cdef public Histogram attempt_latency
+    cdef public dict retries
+    cdef public dict refusals
+    cdef public dict outcomes
+    cdef public long queued
+    cdef public long long bytes_up
+    cdef public long long bytes_down
+    cdef public long long connects
+    cdef public dict connect_failures
+    cdef public dict disconnects
