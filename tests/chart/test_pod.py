@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from tests.chart.helm import Manifest, ci_values, render, render_texts
+from tests.chart.helm import ROOT, Manifest, ci_values, render, render_texts
 
 pytestmark = pytest.mark.once
 
@@ -172,6 +174,25 @@ def test_an_application_that_only_calls_gets_no_service() -> None:
     assert "Service" not in manifests
     assert "ports" not in app_of(manifests)
     assert "lifecycle" not in app_of(manifests)
+
+
+def test_without_an_image_of_its_own_the_application_is_the_greeter_of_the_demo() -> None:
+    manifests = render({"config": {"service": {"port": 50_061}}})
+    app = app_of(manifests)
+    assert app["image"] == sidecar_of(manifests)["image"]
+    assert app["command"] == ["python3", "-m", "sidecar.demo.greeter", "--host", "0.0.0.0", "--port", "50061"]
+
+
+def test_the_greeter_starts_with_the_arguments_it_is_given() -> None:
+    """Up to its first line; the port is a free one here."""
+    _, *arguments = app_of(render({}))["command"]
+    arguments[arguments.index("--port") + 1] = "0"
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True) as greeter:
+        assert greeter.stdout is not None
+        line = greeter.stdout.readline()
+        greeter.terminate()
+    assert "on 0.0.0.0:" in line
+    assert greeter.returncode == 0
 
 
 def test_a_digest_wins_over_the_tag() -> None:
