@@ -217,9 +217,7 @@ class Sidecar(Process):
         """The admin API's view of every upstream, by service."""
         status, body = self.ask("/clusters?format=json")
         assert status == 200, body
-        answer = json.loads(body)
-        clusters = answer["clusters"] if isinstance(answer, dict) else answer
-        return {cluster["service"]: cluster for cluster in clusters}
+        return {upstream["name"]: upstream for upstream in json.loads(body)["upstreams"]}
 
     def endpoints(self, service: str) -> list[dict[str, Any]]:
         """The admin API's view of the endpoints of `service`."""

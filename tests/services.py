@@ -65,7 +65,7 @@ class ProbeService:
         self._sign(context)
         yield from requests
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handlers(self) -> Any:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {

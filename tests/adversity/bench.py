@@ -151,7 +151,12 @@ class Bench:
             for number, listener in enumerate(listeners)
         ]
         sidecar = Sidecar({"upstreams": upstreams, **config}, self.directory, f"bench-{self.codec}", codec=self.codec)
-        sidecar.__enter__()
+        try:
+            sidecar.__enter__()
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
         self.sidecars.append(sidecar)
         return [
             Lane(listener, sidecar.listen_port(entry["service"]), str(entry["service"]), sidecar)

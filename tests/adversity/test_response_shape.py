@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hyperframe.frame import DataFrame, RstStreamFrame
 
 from tests.adversity.bench import Lane
-from tests.adversity.wire import CANCEL, HEAD, NO_ERROR, OK, PROTOCOL_ERROR, Response, Wire, message
+from tests.adversity.wire import CANCEL, HEAD, NO_ERROR, OK, PATIENCE, PROTOCOL_ERROR, Response, Wire, message
 from tests.services import echo
 
 TRAILERS_ONLY = (*HEAD, (b"grpc-status", b"9"), (b"grpc-message", b"not%20today"), (b"shard", b"7"))
@@ -212,16 +214,18 @@ def test_cancel_of_the_app_reaches_the_server_and_frees_its_stream(lane: Lane) -
     def hold(wire: Wire) -> None:
         wire.greet()
         stream, _ = wire.expect_request()
+        arrived.set()
         reset = wire.expect(RstStreamFrame, stream)
         codes.append(reset.error_code)
         _serve_one(wire)
 
     codes: list[int] = []
+    arrived = threading.Event()
     with lane.serving(hold):
         app = lane.dial()
         stream = app.request()
         app.send(app.data(stream, message(b"question")))
-        app.round_trip()
+        assert arrived.wait(PATIENCE)
         app.send(app.reset(stream, CANCEL))
         assert app.response(app.request(body=b"next")).status == 0
     assert codes == [CANCEL]
@@ -232,17 +236,19 @@ def test_loss_of_the_apps_connection_cancels_every_stream_of_it(lane: Lane, rese
     def hold(wire: Wire) -> None:
         wire.greet()
         streams = {wire.expect_request()[0] for _ in range(3)}
+        arrived.set()
         while streams:
             frame = wire.expect(RstStreamFrame)
             assert frame.error_code == CANCEL
             streams.discard(frame.stream_id)
         _serve_one(wire)
 
+    arrived = threading.Event()
     with lane.serving(hold):
         app = lane.dial()
         for _ in range(3):
             app.request()
-        app.round_trip()
+        assert arrived.wait(PATIENCE)
         app.close(reset=reset)
         assert echo(lane.channel()).status == "OK"
 
@@ -252,14 +258,16 @@ def test_every_other_reset_of_the_app_is_a_cancel_for_the_server(lane: Lane, cod
     def hold(wire: Wire) -> None:
         wire.greet()
         stream, _ = wire.expect_request()
+        arrived.set()
         codes.append(wire.expect(RstStreamFrame, stream).error_code)
         _serve_one(wire)
 
     codes: list[int] = []
+    arrived = threading.Event()
     with lane.serving(hold):
         app = lane.dial()
         stream = app.request()
-        app.round_trip()
+        assert arrived.wait(PATIENCE)
         app.send(app.reset(stream, code))
         assert app.response(app.request(body=b"next")).status == 0
     assert codes == [CANCEL]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent import futures
 
 import pytest
-from hyperframe.frame import RstStreamFrame
+from hyperframe.frame import DataFrame, RstStreamFrame
 
 from tests.adversity.bench import Bench, Lane
 from tests.adversity.conftest import check_unharmed
@@ -216,11 +216,8 @@ def test_rpcs_above_the_in_flight_limit_are_refused_at_once_with_the_limit_in_th
 
     def hold(wire: Wire) -> None:
         wire.greet()
-        streams = []
-        for _ in range(4):
-            stream, _ = wire.expect_request()
-            wire.expect_body(stream)
-            streams.append(stream)
+        wire.answer(wire.expect(DataFrame).stream_id, b"connected")
+        streams = [wire.expect(DataFrame).stream_id for _ in range(4)]
         full.set()
         release.wait(20)
         for stream in streams:
@@ -229,6 +226,7 @@ def test_rpcs_above_the_in_flight_limit_are_refused_at_once_with_the_limit_in_th
 
     with tight.serving(hold), futures.ThreadPoolExecutor(4) as pool:
         channel = tight.channel()
+        assert echo(channel).message == b"connected"
         held = [pool.submit(echo, channel) for _ in range(4)]
         assert full.wait(20)
         reply = echo(channel)

@@ -30,7 +30,7 @@ from hyperframe.frame import (
 
 Fields = Sequence[tuple[bytes, bytes]]
 FieldList = list[tuple[bytes, bytes]]
-PATIENCE = 20.0  # seconds
+PATIENCE = 10.0  # seconds
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW = 2**31 - 1
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = 0, 1, 2, 3
@@ -104,6 +104,7 @@ class Wire:
         self.decoder.max_header_list_size = 2**24
         self.answering = True  # SETTINGS and PING
         self.crediting = True  # DATA
+        self.stalled: set[int] = set()  # streams that get no credit of their own
         self.received: list[Frame] = []  # every frame, in order
         self.next_stream = 1
         self._octets = b""
@@ -175,8 +176,8 @@ class Wire:
         return GoAwayFrame(0, last_stream_id=last, error_code=code, additional_data=debug)
 
     def grant(self, stream: int, octets: int) -> None:
-        """Flow-control credit for a stream and the connection."""
-        self.send(WindowUpdateFrame(0, octets), WindowUpdateFrame(stream, octets))
+        """Flow-control credit for a stream. The connection's window is wide from the start."""
+        self.send(WindowUpdateFrame(stream, octets))
 
     def request(self, fields: Fields = REQUEST, *, end: bool = False, body: bytes | None = None) -> int:
         """Open a stream with a request head; with `body` the whole unary request. Returns the stream's number."""
@@ -227,6 +228,19 @@ class Wire:
         fields: FieldList = self.expect(HeadersFrame, stream).fields
         return fields
 
+    def expect_data(self, stream: int) -> bytes:
+        """The payload of the next DATA frame on a stream."""
+        return bytes(self.expect(DataFrame, stream).data)
+
+    def take_credit(self, stream: int) -> int:
+        """Credit for a stream among what was read on the way to something else."""
+        credit = 0
+        for frame in list(self._unread):
+            if isinstance(frame, WindowUpdateFrame):
+                self._unread.remove(frame)
+                credit += frame.window_increment if frame.stream_id == stream else 0
+        return credit
+
     def expect_body(self, stream: int) -> bytes:
         """The DATA of a stream up to its END_STREAM."""
         body = bytearray()
@@ -253,9 +267,10 @@ class Wire:
         ends = "END_STREAM" in frame.flags
         if isinstance(frame, HeadersFrame):
             fields: FieldList = frame.fields  # type: ignore[attr-defined]
-            if seen.head is not None:
+            status = dict(fields).get(b":status")
+            if status is None:
                 seen.trailers = fields
-            elif dict(fields)[b":status"].startswith(b"1"):
+            elif status.startswith(b"1"):
                 seen.informational.append(fields)
             else:
                 seen.head, seen.trailers_only = fields, ends
@@ -324,6 +339,6 @@ class Wire:
                 self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]))
         elif isinstance(frame, DataFrame) and self.crediting and frame.flow_controlled_length:
             credit = [WindowUpdateFrame(0, frame.flow_controlled_length)]
-            if "END_STREAM" not in frame.flags:
+            if "END_STREAM" not in frame.flags and frame.stream_id not in self.stalled:
                 credit.append(WindowUpdateFrame(frame.stream_id, frame.flow_controlled_length))
             self.send(*credit)
