@@ -22,6 +22,7 @@ class Metric:
     sentence: str
     ratio: bool = True
     larger_is_better: bool = False
+    difference: bool = False  # to the run without a proxy: may be near nothing, so its ratios are taken of medians
 
 
 @dataclass(frozen=True)

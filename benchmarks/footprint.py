@@ -19,44 +19,66 @@ MIB, KIB = 2**20, 2**10
 
 
 def memory(scale: Scale) -> list[Case]:
-    """At idle, with a thousand idle app connections, and after a million RPCs."""
+    """At idle, with a thousand idle app connections, and after a million RPCs; our endpoints from a file or Consul."""
+    return [
+        Case("memory", "idle-to-worked", (*RESTING, *WORKED), _memory(scale, worked=True), paired=False, pairs=3),
+        Case(
+            "memory",
+            "with-consul",
+            RESTING,
+            _memory(scale, worked=False),
+            paired=False,
+            pairs=3,
+            baseline="sidecar-consul",
+        ),
+    ]
 
+
+RESTING = (
+    Metric("resident", "MiB", "RSS at idle"),
+    Metric("proportional", "MiB", "PSS at idle"),
+    Metric("private", "MiB", "private pages at idle"),
+    Metric("proportional_held", "MiB", f"PSS with {IDLE_CONNECTIONS} idle app connections, metrics read"),
+    Metric("per_connection", "KiB", "private memory per idle app connection"),
+)
+WORKED = (
+    Metric("growth", "KiB", "private memory gained over 10^6 RPCs after the first 10^5", ratio=False),
+    Metric("proportional_worked", "MiB", "PSS after 10^6 RPCs"),
+)
+
+
+def _memory(scale: Scale, *, worked: bool) -> Callable[[Stage, Subject], Figures]:
     def run(stage: Stage, subject: Subject) -> Figures:
         stage.open(subject, stage.backend())
-        process = stage.subject
-        if process is None:
+        if stage.subject is None:
             return {}
+        pid = stage.subject.pid
         time.sleep(SETTLE)
-        at_rest = Memory.of(process.pid)
+        at_rest = Memory.of(pid)
+        stage.scrape(subject)
+        scraped = Memory.of(pid)
         holder = stage.hold_idle(IDLE_CONNECTIONS)
         time.sleep(SETTLE)
-        holding = Memory.of(process.pid)
+        holding = Memory.of(pid)
         holder.end()
-        pace = stage.h2load(scale.of(100_000, 10_000), 4, 32).pace
-        warm = Memory.of(process.pid)
-        million = scale.within(scale.of(1_000_000, 50_000), pace, seconds=240)
-        stage.h2load(million, 4, 32)
-        worked = Memory.of(process.pid)
-        return {
+        figures = {
             "resident": at_rest.resident / MIB,
             "proportional": at_rest.proportional / MIB,
             "private": at_rest.private / MIB,
             "proportional_held": holding.proportional / MIB,
-            "per_connection": (holding.private - at_rest.private) / IDLE_CONNECTIONS / KIB,
-            "growth": (worked.private - warm.private) / KIB,
-            "proportional_worked": worked.proportional / MIB,
+            "per_connection": (holding.private - scraped.private) / IDLE_CONNECTIONS / KIB,
         }
+        return {**figures, **_worked(scale, stage, pid)} if worked else figures
 
-    metrics = (
-        Metric("resident", "MiB", "RSS at idle"),
-        Metric("proportional", "MiB", "PSS at idle"),
-        Metric("private", "MiB", "private pages at idle"),
-        Metric("proportional_held", "MiB", f"PSS with {IDLE_CONNECTIONS} idle app connections"),
-        Metric("per_connection", "KiB", "private memory per idle app connection"),
-        Metric("growth", "KiB", "private memory gained over 10^6 RPCs after the first 10^5", ratio=False),
-        Metric("proportional_worked", "MiB", "PSS after 10^6 RPCs"),
-    )
-    return [Case("memory", "idle-to-worked", metrics, run, paired=False, pairs=3)]
+    return run
+
+
+def _worked(scale: Scale, stage: Stage, pid: int) -> Figures:
+    pace = stage.h2load(scale.of(100_000, 10_000), 4, 32).pace
+    warm = Memory.of(pid)
+    stage.h2load(scale.within(scale.of(1_000_000, 50_000), pace, seconds=240), 4, 32)
+    after = Memory.of(pid)
+    return {"growth": (after.private - warm.private) / KIB, "proportional_worked": after.proportional / MIB}
 
 
 def start(scale: Scale) -> list[Case]:

@@ -61,7 +61,7 @@ def _endpoints(scale: Scale, name: str, clients: int, streams: int, placement: C
         Metric("many", "us/RPC", f"CPU of the proxy per RPC with {MANY_ENDPOINTS} endpoints"),
         Metric("growth", "times", "the second over the first", ratio=False),
     )
-    return Case("growth", f"{MANY_ENDPOINTS}-endpoints-{name}", metrics, run, placement=placement, pairs=5)
+    return Case("growth", f"{MANY_ENDPOINTS}-endpoints-{name}", metrics, run, placement=placement)
 
 
 def _streams(scale: Scale) -> Case:
@@ -92,4 +92,4 @@ def _streams(scale: Scale) -> Case:
         Metric("per_stream", "KiB", "memory that each of them adds", ratio=False),
     )
     # Envoy as found lets 1024 requests through at a time; the tuned one stands for it.
-    return Case("growth", "10000-streams", metrics, run, without=("envoy",), paired=False, pairs=5)
+    return Case("growth", "10000-streams", metrics, run, without=("envoy",), paired=False)

@@ -11,21 +11,9 @@ import selectors
 import socket
 
 from benchmarks.accounting import open_many_files
+from benchmarks.closedloop import connect
 from benchmarks.openloop import Connection
-from benchmarks.wire import Unexpected, grpc_message
-
-
-def connect(target: tuple[str, int], count: int, message: bytes, reply: int) -> list[Connection]:
-    """All of them, each after one good RPC."""
-    connections = []
-    for _ in range(count):
-        connection = Connection(target, message, reply)
-        latencies: list[int] = []
-        connection.call(0)
-        while not latencies:
-            connection.receive(latencies)
-        connections.append(connection)
-    return connections
+from benchmarks.wire import Unexpected
 
 
 def hold(connections: list[Connection]) -> None:
@@ -51,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     open_many_files()
     host, _, port = options.target.rpartition(":")
-    connections = connect((host, int(port)), options.count, grpc_message(71), options.reply)
+    connections = connect((host, int(port)), options.count, reply=options.reply)
     print(f"{len(connections)} connections stand", flush=True)
     hold(connections)
 

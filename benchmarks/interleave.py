@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from benchmarks.case import Case, Figures
+from benchmarks.case import Case, Figures, Metric
 from benchmarks.process import Failed
 from benchmarks.stage import Stage
-from benchmarks.stats import Spread, spread
+from benchmarks.stats import Spread, quotient, spread
 from benchmarks.subject import DIRECT, SUBJECTS, Subject
 
 Say = Callable[[str], None]
+STUMBLES = 2  # failed runs after which a subject is left out of a case
 
 
 @dataclass
@@ -50,27 +51,32 @@ class Result:
     subjects: list[str]
     rounds: list[Round] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    stumbles: dict[str, int] = field(default_factory=dict)
 
     def values(self, subject: str, metric: str) -> list[float]:
         """The figures of one subject in the rounds that count."""
         runs = (entry.runs.get(subject) for entry in self.rounds if entry.counts)
         return [run.figures[metric] for run in runs if run and metric in run.figures]
 
-    def ratios(self, peer: str, metric: str) -> list[float]:
-        """Baseline over peer, round by round."""
+    def pairs(self, peer: str, metric: str) -> list[tuple[float, float]]:
+        """Baseline and peer, round by round."""
         found = []
         for entry in self.rounds:
             ours, theirs = entry.runs.get(self.baseline), entry.runs.get(peer)
-            if entry.counts and ours and theirs and theirs.figures.get(metric) and metric in ours.figures:
-                found.append(ours.figures[metric] / theirs.figures[metric])
+            if entry.counts and ours and theirs and metric in theirs.figures and metric in ours.figures:
+                found.append((ours.figures[metric], theirs.figures[metric]))
         return found
 
     def spread(self, subject: str, metric: str) -> Spread | None:
         values = self.values(subject, metric)
         return spread(values) if values else None
 
-    def ratio(self, peer: str, metric: str) -> Spread | None:
-        ratios = self.ratios(peer, metric)
+    def ratio(self, peer: str, metric: Metric) -> Spread | None:
+        """Baseline over peer: the median of the rounds' ratios, or for differences the ratio of medians."""
+        pairs = self.pairs(peer, metric.name)
+        if metric.difference:
+            return quotient(pairs)
+        ratios = [ours / theirs for ours, theirs in pairs if theirs > 0]
         return spread(ratios) if ratios else None
 
     @property
@@ -84,6 +90,12 @@ class Rules:
 
     pairs: int
     keep_noisy: bool = False
+    in_pairs: bool = True  # else rounds of all, once each: a look, not a claim
+
+    @property
+    def attempts(self) -> int:
+        """Every round may be repeated once, when a claim is to be made."""
+        return 2 * self.pairs if self.in_pairs else self.pairs
 
 
 def groups(case: Case, baseline: str, peers: Sequence[str]) -> list[list[str]]:
@@ -98,13 +110,14 @@ def groups(case: Case, baseline: str, peers: Sequence[str]) -> list[list[str]]:
 
 def measure(case: Case, baseline: str, peers: Sequence[str], rules: Rules, say: Say) -> Result:
     """Run a case to its end. Subjects that fail are named, left out, and the others go on."""
-    baseline = case.baseline or baseline
-    names = [name for group in groups(case, baseline, case.peers or peers) for name in group]
-    result = Result(case, baseline, list(dict.fromkeys(names)))
-    pairs = min(rules.pairs, case.pairs or rules.pairs)
-    for group in groups(case, baseline, case.peers or peers):
+    if not rules.in_pairs:
+        case = replace(case, paired=False)
+    rules = replace(rules, pairs=min(rules.pairs, case.pairs or rules.pairs))
+    plan = groups(case, baseline, peers)
+    result = Result(case, baseline, list(dict.fromkeys(name for group in plan for name in group)))
+    for group in plan:
         good = attempts = 0
-        while good < pairs and attempts < 2 * pairs:  # every round may be repeated once
+        while good < rules.pairs and attempts < rules.attempts:
             members = [name for name in group if name not in result.failures]
             if not members or (case.paired and len(members) < len(group) and len(group) > 1):
                 break
@@ -121,8 +134,10 @@ def _round(case: Case, members: list[str], result: Result, rules: Rules, say: Sa
         try:
             runs[name] = _run(case, SUBJECTS[name], rules)
         except Failed as error:
-            result.failures[name] = str(error)
-            say(f"  {name} cannot do {case.mode} {case.name}: {error}")
+            result.stumbles[name] = result.stumbles.get(name, 0) + 1
+            if result.stumbles[name] == STUMBLES:
+                result.failures[name] = str(error)
+            say(f"  {case.mode:10} {case.name:20} {name:18} failed: {error}")
         else:
             say(_line(case, runs[name]))
     if direct := runs.get(DIRECT.name):

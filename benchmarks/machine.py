@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.process import ROOT
-from benchmarks.subject import SUBJECTS
+from benchmarks.subject import DIRECT, SUBJECTS
 
 PACKAGES = ("uvloop", "h2", "grpcio", "Cython")
 
@@ -44,10 +44,8 @@ def versions(subjects: Iterable[str]) -> dict[str, str]:
     for name in subjects:
         subject = SUBJECTS[name]
         program = subject.program()
-        if subject.install and program:
-            done = subprocess.run(
-                [program, subject.version_flag], capture_output=True, text=True, check=False, timeout=20
-            )
+        if subject is not DIRECT and program:
+            done = subprocess.run([program, *subject.version], capture_output=True, text=True, check=False, timeout=20)
             lines = (done.stdout + done.stderr).strip().splitlines()
             found[name] = lines[0].removeprefix(program).strip() if lines else "unknown"
     return found

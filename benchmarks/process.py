@@ -81,14 +81,14 @@ class Process:
         if code is not None:
             raise Failed(f"{self.name} ended with code {code}:\n    {self.last_words()}")
 
-    def wait_listening(self, address: tuple[str, int], step: float = 0.005) -> float:
+    def wait_listening(self, address: tuple[str, int], step: float = 0.005, patience: float = PATIENCE) -> float:
         """Until it accepts connections on `address`; returns seconds since its start."""
         while True:
             self.check()
             try:
                 socket.create_connection(address, timeout=1).close()
             except OSError:
-                if time.monotonic() - self.started_at > PATIENCE:
+                if time.monotonic() - self.started_at > patience:
                     raise Failed(f"{self.name} does not listen on {address}:\n    {self.last_words()}") from None
                 time.sleep(step)
             else:

@@ -49,6 +49,7 @@ def _case(scale: Scale, per_second: int) -> Case:
 
     measured = tuple(Metric(name, "us", f"{name} from planned departure to last frame", ratio=False) for name in SHARES)
     added = tuple(
-        Metric(f"added_{name}", "us", f"{name} minus that of the same round without a proxy") for name in SHARES
+        Metric(f"added_{name}", "us", f"{name} minus that of the same round without a proxy", difference=True)
+        for name in SHARES
     )
     return Case("rate", f"{per_second}-per-s", (*measured, *added), run, paired=False, direct=True, added=tuple(SHARES))

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.case import Metric
 from benchmarks.interleave import Result
 from benchmarks.stats import Spread
+from benchmarks.subject import DIRECT
 
 DIRECTORY = Path(__file__).parent / "results"
 Row = tuple[str, ...]
@@ -39,9 +40,9 @@ def rows(result: Result, metric: Metric) -> list[Row]:
     table = []
     for name in result.subjects:
         own = result.spread(name, metric.name)
-        if own is None:
+        if own is None or (metric.difference and name == DIRECT.name):
             continue
-        ratio = result.ratio(name, metric.name) if metric.ratio and name != result.baseline else None
+        ratio = result.ratio(name, metric) if metric.ratio and name != result.baseline else None
         table.append(
             (name, number(own.median), number(own.minimum), number(own.maximum), str(own.count), *_ratio(ratio))
         )
@@ -129,7 +130,7 @@ def _result(result: Result) -> dict[str, object]:
     metrics = {}
     for metric in result.case.metrics:
         spreads = {name: result.spread(name, metric.name) for name in result.subjects}
-        ratios = {name: result.ratio(name, metric.name) for name in result.subjects if name != result.baseline}
+        ratios = {name: result.ratio(name, metric) for name in result.subjects if name != result.baseline}
         metrics[metric.name] = {
             "unit": metric.unit,
             "subjects": {name: asdict(value) for name, value in spreads.items() if value},

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks import h2load
+from benchmarks import consul, h2load
 from benchmarks.accounting import Foreign, Quiet, cpu_ns
 from benchmarks.process import PATIENCE, Failed, Placement, Process, free_port
 from benchmarks.subject import DIRECT, Job, Subject
@@ -43,8 +44,9 @@ class Reading:
 class Stage:
     """Backends, a subject and spinners, for one run."""
 
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, placement: Placement, *, patience: float = PATIENCE) -> None:
         self.placement = placement
+        self.patience = patience  # seconds for a subject's start
         self.processes: list[Process] = []
         self.readings: list[Reading] = []
         self.port = 0
@@ -99,7 +101,8 @@ class Stage:
         if program is None:
             raise Failed(str(subject.missing()))
         self.port, self.admin_port = free_port(), free_port()
-        job = Job(self.port, endpoints, self.admin_port, self.directory)
+        registry = consul.start(self, endpoints) if subject.consul else None
+        job = Job(self.port, endpoints, self.admin_port, self.directory, registry)
         self.subject = self.start(subject.name, subject.command(job, program), self.placement.subject)
         return self.subject
 
@@ -107,9 +110,15 @@ class Stage:
         """Start the subject and wait until RPCs pass through it (without `probing`: until it listens)."""
         process = self.launch(subject, endpoints)
         if process is not None:
-            process.wait_listening(("127.0.0.1", self.port))
+            process.wait_listening(("127.0.0.1", self.port), patience=self.patience)
         if probing:
             self.wait_ready()
+
+    def scrape(self, subject: Subject) -> None:
+        """Read the subject's metrics once, as a monitoring system would: what that needs is loaded from then on."""
+        if subject.metrics:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{subject.metrics}", timeout=10) as answer:
+                answer.read()
 
     def retire_subject(self) -> None:
         """End the subject; another one may follow on this stage."""
@@ -130,7 +139,7 @@ class Stage:
 
     def wait_ready(self, step: float = 0.02) -> None:
         """Until an RPC comes back whole."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self.patience
         while True:
             if self.subject is not None:
                 self.subject.check()
@@ -139,7 +148,7 @@ class Stage:
             except (OSError, Unexpected) as error:
                 if time.monotonic() > until:
                     words = self.subject.last_words() if self.subject else ""
-                    raise Failed(f"no RPC passes after {PATIENCE:.0f} s: {error}\n    {words}") from None
+                    raise Failed(f"no RPC passes after {self.patience:.0f} s: {error}\n    {words}") from None
                 time.sleep(step)
             else:
                 return

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 RESAMPLES = 2000  # Efron and Tibshirani: 1000 to 2000 for an interval
+CLAIM = 9  # rounds; the interval of a median of fewer says more than it knows
+UNBOUNDED = 1000.0  # stands for any ratio above it
 SIGNIFICANT_BITS = 7  # a bucket is at most 1/128 of its value wide
 
 
@@ -48,6 +50,8 @@ class Spread:
     @property
     def verdict(self) -> str:
         """For a ratio: is the whole interval on one side of 1?"""
+        if self.count < CLAIM:
+            return "too few"
         if self.high < 1:
             return "less"
         return "more" if self.low > 1 else "undecided"
@@ -66,6 +70,24 @@ def spread(values: Sequence[float], seed: int = 1) -> Spread:
         maximum=max(values),
         count=count,
     )
+
+
+def quotient(pairs: Sequence[tuple[float, float]], seed: int = 1) -> Spread | None:
+    """The ratio of two medians, resampled together. For differences, whose single values may be near nothing or below.
+
+    None if the median below the line is not positive: there is nothing to compare with.
+    """
+
+    def divide(sample: Sequence[tuple[float, float]]) -> float:
+        above, below = median([ours for ours, _ in sample]), median([theirs for _, theirs in sample])
+        return min(UNBOUNDED, above / below) if below > 0 else UNBOUNDED
+
+    if not pairs or median([theirs for _, theirs in pairs]) <= 0:
+        return None
+    rng = random.Random(seed)
+    ratios = sorted(divide(rng.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
+    low, high = percentile(ratios, 0.025), percentile(ratios, 0.975)
+    return Spread(divide(pairs), low, high, minimum=ratios[0], maximum=ratios[-1], count=len(pairs))
 
 
 class Histogram:

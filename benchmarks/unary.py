@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.case import Case, Figures, Metric, Scale
 from benchmarks.process import Placement
 from benchmarks.stage import Stage
@@ -24,7 +26,13 @@ def saturated(scale: Scale) -> list[Case]:
 def same(scale: Scale) -> list[Case]:
     """A/A: nghttpx against itself. Its interval is the noise of this machine and must contain 1.00 +- 0.03."""
     case = _saturated(scale, "nghttpx-twice", 4, 32, 1)
-    return [Case(**{**case.__dict__, "mode": "same", "baseline": "nghttpx", "peers": ("nghttpx-again",)})]
+    return [replace(case, mode="same", baseline="nghttpx", peers=("nghttpx-again",))]
+
+
+def own_balancer(scale: Scale) -> list[Case]:
+    """A balancer in Python plugged in, against the built-in one: at most 15 % more is what was promised."""
+    case = _saturated(scale, "c4-m32-3-endpoints", 4, 32, 3)
+    return [replace(case, mode="balancer", baseline="sidecar", peers=("sidecar-own-balancer",))]
 
 
 def _saturated(scale: Scale, name: str, clients: int, streams: int, endpoints: int) -> Case:
@@ -49,8 +57,13 @@ def lone(scale: Scale) -> list[Case]:
             outcome = stage.h2load(requests, 1, 1)
         return {"cpu": reading.us_per(requests), "wall": outcome.seconds * 1e6 / requests}
 
-    wall = Metric(**{**WALL.__dict__, "ratio": False})
-    added = Metric("added_wall", "us/RPC", "wall time that the hop adds: what it costs everybody, the kernel included")
+    wall = replace(WALL, ratio=False)
+    added = Metric(
+        "added_wall",
+        "us/RPC",
+        "wall time that the hop adds: what it costs everybody, the kernel included",
+        difference=True,
+    )
     return [
         Case(
             "lone",
