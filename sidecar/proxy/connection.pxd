@@ -14,11 +14,13 @@ cdef class Connection(Sink):
     cdef public bint closing
     cdef public dict blocked
     cdef public str peer
+    cdef object _linger
     cdef object __weakref__
 
     cpdef object feed(self, bytes data)
     cpdef object touch(self)
     cpdef object flush(self)
+    cpdef object _write(self, object transport)
     cpdef object block(self, object relay)
     cpdef bint serve_blocked(self) except -1
     cpdef object on_window(self)

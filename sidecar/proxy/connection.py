@@ -13,12 +13,28 @@ from typing import TYPE_CHECKING
 from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, error_name
 from sidecar.http2.errors import RemoteProtocolError
 from sidecar.http2.interface import Sink
+from sidecar.proxy.wheel import Alarm
 
 if TYPE_CHECKING:
     from sidecar.proxy.engine import Engine
     from sidecar.proxy.relay import Relay
 
 log = logging.getLogger("sidecar.proxy")
+
+LINGER = 1.0  # seconds for the last octets to be taken by the peer; Envoy's delayed_close 1 s (H2-84)
+
+
+class Linger(Alarm):
+    """Cuts a closing connection whose peer does not read what is left for it."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def ring(self, now: float) -> None:
+        self.connection.abort()
 
 
 class Connection(Sink):
@@ -34,6 +50,7 @@ class Connection(Sink):
         self.closing = False  # no more is read or queued; what is queued is written, then the transport closes
         self.blocked: dict[Relay, None] = {}  # relays with DATA for this peer that did not fit, in turn
         self.peer = ""
+        self._linger: Linger | None = None  # once it closes
 
     # === called by the event loop ===
 
@@ -60,6 +77,7 @@ class Connection(Sink):
     def feed(self, data: bytes) -> None:
         """Give octets to the codec, and see to it that what it answers is written."""
         try:
+            self.codec.refill(self.engine.now)
             self.codec.receive_data(data)
         except RemoteProtocolError as error:
             self.on_protocol_error(error)
@@ -80,6 +98,8 @@ class Connection(Sink):
         self.engine.begin()
         self.closing = True
         self.transport = None
+        if self._linger is not None:
+            self.engine.cancel_alarm(self._linger)
         self.engine.connections.discard(self)
         self.blocked.clear()
         self.on_closed(f"connection lost: {exc}" if exc else "connection closed by the peer")
@@ -119,6 +139,13 @@ class Connection(Sink):
         transport = self.transport
         if transport is None:
             return
+        try:
+            self._write(transport)
+        except Exception:
+            log.exception("%r: internal error; cutting this connection", self)
+            self.abort()
+
+    def _write(self, transport: asyncio.Transport) -> None:
         limit = self.engine.buffers.per_connection
         while True:
             data = self.codec.data_to_send()
@@ -128,7 +155,14 @@ class Connection(Sink):
             if not self.blocked or self.paused or len(data) < limit or not self.serve_blocked():
                 break
         if self.closing:
-            transport.close()
+            self.close_transport(transport)
+
+    def close_transport(self, transport: asyncio.Transport) -> None:
+        """Close when everything is written, at the latest after LINGER."""
+        transport.close()
+        if self._linger is None:
+            self._linger = Linger(self)
+            self.engine.set_alarm(self._linger, self.engine.now + LINGER)
 
     def block(self, relay: Relay) -> None:
         """`relay` has DATA that did not fit; it gets its turn when there is room."""

@@ -93,7 +93,7 @@ class DownstreamConnection(Connection):
         self.closing = True
         if self.transport is not None:
             self.transport.write(answer)
-            self.transport.close()
+            self.close_transport(self.transport)
 
     # === heard from the codec ===
 
@@ -163,10 +163,14 @@ class DownstreamConnection(Connection):
             self.abort()
         elif self.state == ANNOUNCED:
             self._say_last("late")
-        elif not self.exchanges and self.idle_since + self.engine.http2.idle_timeout <= self.engine.now:
+        elif self._idle_too_long():
             self.drain()
         else:
             self._rearm()
+
+    def _idle_too_long(self) -> bool:
+        timeout = self.engine.http2.idle_timeout
+        return timeout > 0 and not self.exchanges and self.idle_since + timeout <= self.engine.now
 
     def _rearm(self) -> None:
         timeout = self.engine.http2.idle_timeout

@@ -83,11 +83,11 @@ class Engine:
 
     def settle(self) -> None:
         """The call ends: serve the queues that may move, then write every dirty connection once."""
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for dispatch in waiting:
-                dispatch.serve_queue()
-        while self._dirty:
+        while self._waiting or self._dirty:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                for dispatch in waiting:
+                    dispatch.serve_queue()
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
                 connection.flush()
