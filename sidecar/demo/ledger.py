@@ -8,6 +8,7 @@ been there. No clock inside; instants are seconds on the caller's.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -92,13 +93,14 @@ class Ledger:
     def judge(self, counted: int | None = None) -> Verdict:
         """The record as a whole. `counted` RPCs ended in the client's sidecar; None: it could not be asked."""
         excused: dict[str, int] = {}
-        complaints: list[str] = []
+        unexcused: Counter[str] = Counter()
         for failure in self.failures:
             kill = next((kill for kill in self.kills if kill.excuses(failure)), None)
             if kill is not None:
                 excused[kill.name] = excused.get(kill.name, 0) + 1
             else:
-                complaints.append(f"nothing excuses this failure: {failure.status}: {failure.text}")
+                unexcused[f"{failure.status}: {failure.text}"] += 1
+        complaints = [f"nothing excuses {count} x {what}" for what, count in unexcused.items()]
         for kill in self.kills:
             if excused.get(kill.name, 0) > kill.bound:
                 complaints.append(

@@ -159,5 +159,5 @@ def choose(wanted: str, directory: Path) -> DemoRegistry:
     if program is not None:
         return ConsulRegistry(program, directory)
     if wanted == "consul":
-        raise StageError(f"the program `consul` is not on PATH, and --registry consul needs it. {INSTALL}")
+        raise StageError(f"The program `consul` is not on PATH, and --registry consul needs it. {INSTALL}")
     return FileRegistry(directory)

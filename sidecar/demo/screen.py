@@ -66,6 +66,11 @@ class Screen:
             self.out.write("\n" + "".join(f"{line}\n" for line in lines))
             self.out.flush()
 
+    def leave(self, lines: Sequence[str]) -> None:
+        """Draw the table for the last time: what is said from now on stands below it."""
+        self.draw(lines)
+        self._drawn = 0
+
     def _write(self, lines: Sequence[str]) -> None:
         self._erase()
         self.out.write("".join(f"{line}\n" for line in lines))

@@ -50,6 +50,7 @@ class Script:
                     return
         finally:
             painter.cancel()
+            self.screen.leave(self.board.lines(self.screen.color, self.screen.width))
 
     async def _paint(self) -> None:
         """Keep the table true."""
@@ -57,9 +58,10 @@ class Script:
             if self.stage.client.running and self.load.answered:
                 try:
                     self.board.update(await self.stage.admin.endpoints())
-                    self.screen.draw(self.board.lines(self.screen.color, self.screen.width))
                 except StageError as error:
                     self.screen.draw([str(error)])
+                else:
+                    self.screen.draw(self.board.lines(self.screen.color, self.screen.width))
             await asyncio.sleep(REDRAW)
 
     async def _show(self) -> None:
