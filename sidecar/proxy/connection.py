@@ -146,6 +146,8 @@ class Connection(Sink):
             self.abort()
 
     def _write(self, transport: asyncio.Transport) -> None:
+        if self._linger is not None:
+            return  # FIN has been said
         limit = self.engine.buffers.per_connection
         while True:
             data = self.codec.data_to_send()
@@ -158,9 +160,16 @@ class Connection(Sink):
             self.close_transport(transport)
 
     def close_transport(self, transport: asyncio.Transport) -> None:
-        """Close when everything is written, at the latest after LINGER."""
-        transport.close()
-        if self._linger is None:
+        """Say FIN when everything is written; the peer's own FIN, or LINGER, then closes the socket.
+
+        Closing a socket while octets of the peer are unread (or yet to come, such as credit for the last answers)
+        sends a RST, and that destroys what the peer has not read yet (RFC 9112 section 9.6).
+        """
+        if self._linger is None and not transport.is_closing():
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:  # TLS has its own goodbye
+                transport.close()
             self._linger = Linger(self)
             self.engine.set_alarm(self._linger, self.engine.now + LINGER)
 

@@ -129,6 +129,7 @@ class Bench:
         self.codec = codec
         self.sidecars: list[Sidecar] = []
         self._lanes: list[Lane] = []
+        self._opened: list[Lane] = []
 
     def lane(self) -> Lane:
         """A lane nobody has used."""
@@ -158,14 +159,16 @@ class Bench:
                 listener.close()
             raise
         self.sidecars.append(sidecar)
-        return [
-            Lane(listener, sidecar.listen_port(entry["service"]), str(entry["service"]), sidecar)
+        opened = [
+            Lane(listener, sidecar.listen_port(str(entry["service"])), str(entry["service"]), sidecar)
             for listener, entry in zip(listeners, upstreams, strict=True)
         ]
+        self._opened += opened
+        return opened
 
     def close(self) -> None:
         """End every sidecar by SIGTERM; each must end in order."""
-        for lane in self._lanes:
+        for lane in self._opened:
             lane.close()
         for sidecar in self.sidecars:
             sidecar.__exit__(None, None, None)
