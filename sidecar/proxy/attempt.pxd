@@ -30,6 +30,7 @@ cdef class Attempt(StreamSink):
     cpdef object on_trailers(self, HeaderBlock block)
     cpdef object on_reset(self, unsigned int error_code, bint remote)
     cpdef object on_window(self)
+    cpdef object on_connection_lost(self, str detail)
     cpdef object open(self, Stream stream)
     @cython.locals(stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double)
     cpdef object close(self, int outcome, int status, str detail=*)

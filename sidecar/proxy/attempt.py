@@ -56,33 +56,58 @@ class Attempt(StreamSink):
         self.detail = ""
         self.seconds: float = 0.0
 
-    # === heard from the stream ===
+    # === heard from the stream: what goes wrong here costs the RPC, never the connection that others share ===
 
     def on_informational(self, block: HeaderBlock) -> None:
         if not self.done:
-            self.exchange.on_informational(block)
+            try:
+                self.exchange.on_informational(block)
+            except Exception as error:
+                self.exchange.crash(error)
 
     def on_headers(self, block: HeaderBlock, end_stream: bool) -> None:
         if not self.done:
-            self.exchange.on_response_head(self, block, end_stream)
+            try:
+                self.exchange.on_response_head(self, block, end_stream)
+            except Exception as error:
+                self.exchange.crash(error)
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         if self.done:
             self._give_back(len(data))
-        else:
+            return
+        try:
             self.exchange.on_response_data(self, data, end_stream)
+        except Exception as error:
+            self.exchange.crash(error)
 
     def on_trailers(self, block: HeaderBlock) -> None:
         if not self.done:
-            self.exchange.on_response_trailers(self, block)
+            try:
+                self.exchange.on_response_trailers(self, block)
+            except Exception as error:
+                self.exchange.crash(error)
 
     def on_reset(self, error_code: int, remote: bool) -> None:
         if not self.done:
-            self.exchange.on_attempt_reset(self, error_code, remote)
+            try:
+                self.exchange.on_attempt_reset(self, error_code, remote)
+            except Exception as error:
+                self.exchange.crash(error)
 
     def on_window(self) -> None:
         if not self.done:
-            self.exchange.request.pump()
+            try:
+                self.exchange.request.pump()
+            except Exception as error:
+                self.exchange.crash(error)
+
+    def on_connection_lost(self, detail: str) -> None:
+        """The connection is gone, and the stream with it."""
+        try:
+            self.exchange.on_connection_lost(self, detail)
+        except Exception as error:
+            self.exchange.crash(error)
 
     def _give_back(self, size: int) -> None:
         if self.stream is not None:

@@ -21,9 +21,12 @@ cdef class Dispatch:
     cdef public bint wants_context
     cdef public long long in_flight
     cdef public dict pools
+    cdef object _retries
     cdef object _queue
+    cdef object _served
     cdef bint _due
     cdef Timeout _timeout
+    cdef public bint closed
 
     cpdef object add(self)
     cpdef object remove(self, Exchange exchange)

@@ -7,10 +7,10 @@ queued, bounded in count and time, and tried again in order as soon as something
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from sidecar.policy.cluster import QUEUE_FULL, QUEUE_TIMEOUT, Change, Cluster, Refusal
+from sidecar.policy.cluster import QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
 from sidecar.policy.endpoint import IDLE, Endpoint
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.pool import EndpointPool
@@ -43,8 +43,12 @@ class Dispatch:
         self.wants_context = cluster.balancer.wants_context
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
-        self._queue: deque[tuple[Exchange, float]] = deque()  # and since when it waits
+        # Who waits, and since when, oldest first; transparent retries are served before all others.
+        self._retries: OrderedDict[Exchange, float] = OrderedDict()
+        self._queue: OrderedDict[Exchange, float] = OrderedDict()
+        self._served: tuple[OrderedDict[Exchange, float], float] | None = None  # the place of the one being placed
         self._due = False
+        self.closed = False
         self._timeout = Timeout(self._on_timeout)
         cluster.on_members.append(self.on_members)
         cluster.on_pickable.append(self.on_pickable)
@@ -94,7 +98,8 @@ class Dispatch:
     def remove(self, exchange: Exchange) -> None:
         """It is over."""
         self.in_flight -= 1
-        exchange.queued = False
+        if exchange.queued:
+            self._leave(exchange)
 
     def acquire(self, endpoint: Endpoint) -> UpstreamConnection | None:
         """A connection of `endpoint` with a free stream slot."""
@@ -110,24 +115,36 @@ class Dispatch:
         for endpoint, pool in self.pools.items():
             if endpoint.connectivity == IDLE:
                 pool.connect()
-        if len(self._queue) >= self.limits.max_queued:
-            exchange.refuse(Refusal(QUEUE_FULL, f"{refusal.text}; {len(self._queue)} RPCs wait already"))
-            return
-        exchange.queued = True
-        self._queue.append((exchange, self.engine.now))
-        self.metrics.queued = len(self._queue)
-        if not self._timeout.is_set:
-            self.engine.set_alarm(self._timeout, self.engine.now + self.limits.queue_timeout)
+        if self._served is not None:
+            queue, since = self._served
+            self._enter(queue, exchange, since)
+            queue.move_to_end(exchange, last=False)  # where it was: nobody overtakes it, and its time runs on
+        elif self.metrics.queued >= self.limits.max_queued:
+            exchange.refuse(Refusal(QUEUE_FULL, f"{refusal.text}; {self.metrics.queued} RPCs wait already"))
+        else:
+            self._enter(self._queue, exchange, self.engine.now)
 
     def requeue(self, exchange: Exchange) -> None:
         """A transparent retry: ahead of all that wait, when the turn settles."""
-        exchange.queued = True
-        self._queue.appendleft((exchange, self.engine.now))
+        self._enter(self._retries, exchange, self.engine.now)
         self._mark_due()
+
+    def _enter(self, queue: OrderedDict[Exchange, float], exchange: Exchange, since: float) -> None:
+        exchange.queued = True
+        queue[exchange] = since
+        self.metrics.queued += 1
+        if not self._timeout.is_set:
+            self.engine.set_alarm(self._timeout, since + self.limits.queue_timeout)
+
+    def _leave(self, exchange: Exchange) -> None:
+        exchange.queued = False
+        self.metrics.queued -= 1
+        if self._queue.pop(exchange, None) is None:
+            self._retries.pop(exchange, None)
 
     def on_pickable(self) -> None:
         """The cluster changed: look at the queue when the turn settles."""
-        if self._queue:
+        if self._queue or self._retries:
             self._mark_due()
 
     def _mark_due(self) -> None:
@@ -138,50 +155,48 @@ class Dispatch:
     def serve_queue(self) -> None:
         """Place what can be placed, in order; refuse all when waiting has become useless."""
         self._due = False
-        for _ in range(len(self._queue)):
-            if not self._queue:
-                break
-            if not self.cluster.pickable:
-                refusal = self.cluster.explain()
-                if refusal.worth_waiting:
+        for queue in (self._retries, self._queue):
+            for _ in range(len(queue)):
+                if not queue or (not self.cluster.pickable and self.cluster.explain().worth_waiting):
                     break
-            exchange, _ = self._queue.popleft()
-            if exchange.queued:
-                exchange.queued = False
+                exchange, since = next(iter(queue.items()))
+                self._leave(exchange)
+                self._served = (queue, since)
                 exchange.resume()
-        self.metrics.queued = len(self._queue)
+                self._served = None
 
     def _on_timeout(self) -> None:
         """The oldest has waited long enough: fail fast (F16)."""
         timeout = self.limits.queue_timeout
-        while self._queue and self._queue[0][1] + timeout <= self.engine.now + 1e-9:
-            exchange, _ = self._queue.popleft()
-            if exchange.queued:
-                exchange.queued = False
-                text = f"{self.cluster.explain().text}; gave up after {timeout:g}s"
-                exchange.refuse(Refusal(QUEUE_TIMEOUT, text))
-        self.metrics.queued = len(self._queue)
-        if self._queue:
-            self.engine.set_alarm(self._timeout, self._queue[0][1] + timeout)
+        for queue in (self._retries, self._queue):
+            while queue:
+                exchange, since = next(iter(queue.items()))
+                if since + timeout > self.engine.now + 1e-9:
+                    break
+                self._leave(exchange)
+                exchange.refuse(Refusal(QUEUE_TIMEOUT, f"{self.cluster.explain().text}; gave up after {timeout:g}s"))
+        oldest = [next(iter(queue.values())) for queue in (self._retries, self._queue) if queue]
+        if oldest:
+            self.engine.set_alarm(self._timeout, min(oldest) + timeout)
 
     # === the end ===
 
     def close(self, reason: str) -> None:
         """The upstream is no longer configured, or the process ends: drain every connection."""
+        if self.closed:
+            return
+        self.closed = True
         self.cluster.on_members.remove(self.on_members)
         self.cluster.on_pickable.remove(self.on_pickable)
         self.engine.cancel_alarm(self._timeout)
         for pool in self.pools.values():
             pool.close(reason)
         self.pools.clear()
-        while self._queue:
-            exchange, _ = self._queue.popleft()
-            if exchange.queued:
-                exchange.queued = False
-                exchange.refuse(Refusal("shutting_down", f"{self.name}: {reason}"))
+        for exchange in [*self._retries, *self._queue]:
+            exchange.refuse(Refusal(SHUTTING_DOWN, f"{self.name}: {reason}"))
 
     def __repr__(self) -> str:
-        return f"<Dispatch {self.name} in_flight={self.in_flight} queued={len(self._queue)} {self.cluster!r}>"
+        return f"<Dispatch {self.name} in_flight={self.in_flight} queued={self.metrics.queued} {self.cluster!r}>"
 
 
 def _protocol(connection: Connection) -> asyncio.Protocol:

@@ -101,7 +101,10 @@ class DownstreamConnection(Connection):
         exchange = Exchange(self, stream, block)
         stream.sink = exchange
         self.exchanges.add(exchange)
-        exchange.start(end_stream)
+        try:
+            exchange.start(end_stream)
+        except Exception as error:
+            exchange.crash(error)
 
     def on_ping_ack(self, payload: bytes) -> None:
         if payload == DRAIN_PING and self.state == ANNOUNCED:

@@ -77,7 +77,7 @@ class Drain:
             for connection in list(listener.connections):
                 for exchange in list(connection.exchanges):
                     cut += 1
-                    exchange.fail(UNAVAILABLE, f"{exchange.dispatch.name}: the sidecar is shutting down")
+                    exchange.cut(UNAVAILABLE, f"{exchange.dispatch.name}: the sidecar is shutting down")
                 connection.close()
         for dispatch in self.dispatches:
             dispatch.close("shutting_down")

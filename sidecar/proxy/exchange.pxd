@@ -71,6 +71,7 @@ cdef class Exchange(StreamSink):
     cpdef object on_response_trailers(self, Attempt attempt, HeaderBlock block)
     @cython.locals(status=int)
     cpdef object _record_answer(self, Attempt attempt, ResponseHead response)
+    cpdef object _maybe_end(self, Relay response)
     cpdef object on_attempt_reset(self, Attempt attempt, unsigned int error_code, bint remote)
     cpdef object on_relay_finished(self, Relay relay)
 

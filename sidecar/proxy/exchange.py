@@ -6,6 +6,7 @@ moves. Layers from the outside in: metrics (what the caller saw) -> deadline -> 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, error_name
@@ -14,6 +15,7 @@ from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
+from sidecar.proxy.account import account_of
 from sidecar.proxy.attempt import Attempt
 from sidecar.proxy.reason import FIRST, GOAWAY, NOT_SENT, REFUSED
 from sidecar.proxy.relay import Relay
@@ -32,11 +34,12 @@ from sidecar.rpc.metadata import (
     read_response,
 )
 from sidecar.telemetry.metrics import bump
-from sidecar.telemetry.record import RpcRecord
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.upstream import UpstreamConnection
+
+log = logging.getLogger("sidecar.proxy")
 
 WAITING: Final = 0  # no attempt: just opened, queued, or between two attempts
 ATTEMPTING: Final = 1  # an attempt is on the wire and nothing of its response was forwarded
@@ -71,7 +74,10 @@ class Deadline(Alarm):
         self.exchange = exchange
 
     def ring(self, now: float) -> None:
-        self.exchange.on_deadline()
+        try:
+            self.exchange.on_deadline()
+        except Exception as error:
+            self.exchange.crash(error)
 
 
 class Exchange(StreamSink):
@@ -165,10 +171,16 @@ class Exchange(StreamSink):
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         self.dispatch.metrics.bytes_up += len(data)
-        self.request.receive(data, end_stream)
+        try:
+            self.request.receive(data, end_stream)
+        except Exception as error:
+            self.crash(error)
 
     def on_trailers(self, block: HeaderBlock) -> None:
-        self.request.finish(block)
+        try:
+            self.request.finish(block)
+        except Exception as error:
+            self.crash(error)
 
     def on_reset(self, error_code: int, remote: bool) -> None:
         """The app gave up on it, or broke the rules of the stream: nobody reads an answer any more."""
@@ -179,13 +191,19 @@ class Exchange(StreamSink):
 
     def on_window(self) -> None:
         if self.response is not None:
-            self.response.pump()
+            try:
+                self.response.pump()
+            except Exception as error:
+                self.crash(error)
 
     def abandon(self, detail: str) -> None:
         """The app is gone: stop the work upstream (H2-63)."""
-        if self.attempt is not None:
-            self._close_attempt(self.attempt, outcomes.CANCELLED, codes.CANCELLED, detail)
-        self._end(codes.CANCELLED, detail)
+        try:
+            if self.attempt is not None:
+                self._close_attempt(self.attempt, outcomes.CANCELLED, codes.CANCELLED, detail)
+            self._end(codes.CANCELLED, detail)
+        except Exception as error:
+            self.crash(error)
 
     # === attempts ===
 
@@ -223,6 +241,8 @@ class Exchange(StreamSink):
             return True
         self._move(SEND)
         self.attempts += 1
+        if self.attempts > 1:
+            bump(self.dispatch.metrics.retries, self.why)
         self.attempt = attempt
         attempt.open(stream)
         connection.touch()
@@ -289,18 +309,25 @@ class Exchange(StreamSink):
 
     def resume(self) -> None:
         """Its turn in the queue has come."""
-        if self.why != FIRST and self.attempts:
-            if self.why == REFUSED and self.last is not None and self.last.connection.draining:
-                self.why = GOAWAY
-            bump(self.dispatch.metrics.retries, self.why)
-        self.try_attempt()
+        if self.why == REFUSED and self.last is not None and self.last.connection.draining:
+            self.why = GOAWAY
+        try:
+            if self.deadline_at and self.engine.now >= self.deadline_at:
+                self.on_deadline()
+            else:
+                self.try_attempt()
+        except Exception as error:
+            self.crash(error)
 
     # === the response ===
 
     def on_informational(self, block: HeaderBlock) -> None:
         """A 1xx head passes on and commits nothing (H2-37)."""
         if self.state == ATTEMPTING:
-            self.connection.codec.send_informational(self.stream, block)
+            try:
+                self.connection.codec.send_informational(self.stream, block)
+            except HeaderListTooLarge:
+                return  # the app takes no head of that size, and this one may be missed
             self.connection.touch()
 
     def on_response_head(self, attempt: Attempt, block: HeaderBlock, end_stream: bool) -> None:
@@ -338,15 +365,20 @@ class Exchange(StreamSink):
         if end_stream:
             # No trailers: passed on as it is; the caller's gRPC library will make an error of it (GR-34).
             self._record_answer(attempt, None)
-            if relay.finished:
-                self._end(self.status, self.text)
+            self._maybe_end(relay)
 
     def on_response_trailers(self, attempt: Attempt, block: HeaderBlock) -> None:
         relay = self.response
         assert relay is not None
         self._record_answer(attempt, read_response(block))
         relay.finish(block)
-        if relay.finished and self.state != DONE:
+        self._maybe_end(relay)
+
+    def _maybe_end(self, response: Relay) -> None:
+        """The response is whole. While the app has not read it all, its request is still taken, but for nobody."""
+        if not response.finished:
+            self.request.discard()
+        elif self.state != DONE:
             self._end(self.status, self.text)
 
     def _record_answer(self, attempt: Attempt, response: ResponseHead | None) -> None:
@@ -371,7 +403,10 @@ class Exchange(StreamSink):
         text = f"{self.dispatch.name}: trailers too large: {detail}"
         if relay is self.response:
             self.status, self.text = codes.RESOURCE_EXHAUSTED, text
-            self.connection.codec.send_trailers(self.stream, build_trailers(codes.RESOURCE_EXHAUSTED, text))
+            try:
+                self.connection.codec.send_trailers(self.stream, build_trailers(codes.RESOURCE_EXHAUSTED, text))
+            except HeaderListTooLarge:
+                self.connection.codec.reset_stream(self.stream, INTERNAL_ERROR)
         elif self.attempt is not None:
             self._close_attempt(self.attempt, outcomes.CANCELLED, codes.RESOURCE_EXHAUSTED, text)
             self.fail(codes.RESOURCE_EXHAUSTED, text)
@@ -414,8 +449,26 @@ class Exchange(StreamSink):
             self._end(status, self.text)
         else:
             self.response.finish(build_trailers(status, self.text))
-            if self.response.finished:
-                self._end(status, self.text)
+            self._maybe_end(self.response)
+
+    def cut(self, status: int, text: str) -> None:
+        """End it now, with a status, whatever it is doing; what is held for a slow reader is dropped."""
+        if self.state == DONE:
+            return
+        if self.attempt is not None:
+            self._close_attempt(self.attempt, outcomes.CANCELLED, status, text)
+        if self.response is not None:
+            self.response.drop_held()
+        self.fail(status, text)
+
+    def crash(self, error: Exception) -> None:
+        """A mistake of ours, or of a user's balancer, costs this RPC and no other (table 6.1: 13)."""
+        log.error("%r: internal error; failing this RPC", self, exc_info=error)
+        try:
+            self.cut(codes.INTERNAL, f"{self.dispatch.name}: internal error: {type(error).__name__}")
+        except Exception:
+            log.exception("%r: cannot be failed either; closing the app's connection", self)
+            self.connection.shut("internal error of the sidecar")
 
     # === the end ===
 
@@ -439,27 +492,12 @@ class Exchange(StreamSink):
         dispatch.remove(self)
         self.connection.remove(self)
         if status >= engine.log_from and engine.log_rpc is not None:
-            engine.log_rpc(self._record(status, text, seconds))
+            engine.log_rpc(account_of(self, status, text, seconds))
         # Everything that holds the exchange and is held by it lets go, so that no garbage collection is needed.
         stream.sink = DEAF
         self.deadline = None
         self.last = None
         self.history = None
-
-    def _record(self, status: int, text: str, seconds: float) -> RpcRecord:
-        attempts = list(self.history or ())
-        if self.last is not None and self.last not in attempts:
-            attempts.append(self.last)
-        return RpcRecord(
-            upstream=self.dispatch.name,
-            path=self.head.path,
-            status=status,
-            message=text,
-            seconds=seconds,
-            bytes_up=self.request.received,
-            bytes_down=self.response.received if self.response is not None else 0,
-            attempts=tuple(attempt.record() for attempt in attempts),
-        )
 
     def __repr__(self) -> str:
         return f"<Exchange {self.dispatch.name} {self.head.path!r} {STATE_NAMES[self.state]} attempts={self.attempts}>"

@@ -89,6 +89,7 @@ class EndpointPool:
                 await connection.settled.wait()
             if not connection.ready:
                 error = connection.reason or "closed before its SETTINGS"
+                bump(self.dispatch.metrics.connect_failures, "closed")
         except TimeoutError:
             error = f"no connection within {timeout:g}s"
             bump(self.dispatch.metrics.connect_failures, "timeout")
@@ -98,6 +99,9 @@ class EndpointPool:
                 self.dispatch.metrics.connect_failures,
                 "refused" if isinstance(failure, ConnectionRefusedError) else "error",
             )
+        except Exception as failure:  # an address that makes no sense must not leave the endpoint connecting for good
+            error = f"{type(failure).__name__}: {failure}"
+            bump(self.dispatch.metrics.connect_failures, "error")
         finally:
             self._dial = None
             if not connection.ready:

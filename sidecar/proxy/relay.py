@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.http2.errors import HeaderListTooLarge
 from sidecar.http2.interface import HeaderBlock, Stream
+from sidecar.proxy.replay import CRUMB
 
 if TYPE_CHECKING:
     from sidecar.proxy.connection import Connection
@@ -77,7 +78,10 @@ class Relay:
             if taken == len(data):
                 self.finished = end_stream
                 return
-        self._hold(data, taken)
+        if self.exchange is None:
+            self._credit(len(data))  # discarded: nobody wants it
+        else:
+            self._hold(data, taken)
 
     def finish(self, trailers: HeaderBlock | None) -> None:
         """The source ended without DATA: with trailers, or plainly."""
@@ -176,10 +180,14 @@ class Relay:
             self.exchange.on_trailers_refused(self, str(error))
 
     def _hold(self, data: bytes, taken: int) -> None:
-        if self.pending is None:
-            self.pending = deque()
+        pending = self.pending
+        if pending is None:
+            self.pending = deque((data,))
             self.offset = taken
-        self.pending.append(data)
+        elif len(pending[-1]) + len(data) <= CRUMB:
+            pending[-1] += data
+        else:
+            pending.append(data)
         size = len(data) - taken
         self.held += size
         self.engine.hold(size)

@@ -68,7 +68,7 @@ class UpstreamConnection(Connection):
     def remove(self, attempt: Attempt) -> None:
         """An attempt is over; its slot is free."""
         self.attempts.discard(attempt)
-        if self.codec.next_stream_id > STREAM_ID_LIMIT:
+        if self.codec.next_stream_id > STREAM_ID_LIMIT and not self.closing:
             self.on_exhausted()
         if self.endpoint.saturated:
             self.pool.on_slot()
@@ -109,7 +109,7 @@ class UpstreamConnection(Connection):
         detail = self.reason if self.closing and self.reason else reason
         self.pool.on_lost(self, detail)
         for attempt in list(self.attempts):
-            attempt.exchange.on_connection_lost(attempt, detail)
+            attempt.on_connection_lost(detail)
 
     # === its end ===
 

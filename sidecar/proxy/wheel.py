@@ -7,6 +7,9 @@ the time and rings what is due. It never rings early, and late by at most one ti
 from __future__ import annotations
 
 import heapq
+import logging
+
+log = logging.getLogger("sidecar.proxy")
 
 TICK = 0.001  # seconds; the deadline of an RPC must be answered within 10 ms (GR-43)
 
@@ -87,7 +90,10 @@ class Wheel:
             if alarm.tick < 0:
                 alarm.tick = 0
                 rung += 1
-                alarm.ring(now)
+                try:
+                    alarm.ring(now)
+                except Exception:
+                    log.exception("%r: internal error; the other alarms ring all the same", alarm)
         return rung
 
     def _compact(self) -> None:

@@ -46,6 +46,7 @@ class Pipe(asyncio.Transport):
         self.writes = 0
         self.closing = False
         self.closed = False
+        self.ended = False  # FIN is to follow what is in `outbox`
         self._high, self._low = 65_536, 16_384
         self._paused = False
 
@@ -54,6 +55,8 @@ class Pipe(asyncio.Transport):
         self._high, self._low = high, low
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if self.ended:
+            raise RuntimeError("Cannot call write() after write_eof()")
         if self.closed or not data:
             return
         self.writes += 1
@@ -69,9 +72,15 @@ class Pipe(asyncio.Transport):
         if self._paused:
             self._paused = False
             self.protocol.resume_writing()
-        if self.closing and not self.outbox:
+        if self.closing:
             self.lose(None)
         return data
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def is_closing(self) -> bool:
         return self.closing
@@ -110,7 +119,7 @@ class Ear(StreamSink):
         self.owed = 0  # octets not given back
         self.unsent: list[bytes] = []  # what this peer wants to send and may not yet
         self.sent = b""  # what this peer's codec took
-        self.finish: tuple[Field, ...] | None | bool = False  # trailers, None: END_STREAM on DATA, False: not yet
+        self.finish: tuple[Field, ...] | bool | None = False  # trailers, None: END_STREAM on DATA, False: not yet
 
     # -- heard ----------------------------------------------------------------------------------------
 
@@ -242,6 +251,7 @@ class Peer(Sink):
         self.raw = b""  # what came, for peers that are no HTTP/2 (see `speaking`)
         self.speaking = True
         self.crediting = True
+        self.closes = True  # answers a FIN by closing, as every gRPC library does
 
     def start(self) -> None:
         """The connection is up."""
@@ -304,13 +314,15 @@ class Peer(Sink):
     def exchange(self) -> bool:
         """Move what each side has for the other. Whether anything moved."""
         moved = False
-        if self.reading and (self.pipe.outbox or self.pipe.closing):
+        if self.reading and (self.pipe.outbox or self.pipe.closing or self.pipe.ended):
             data = self.pipe.read()
             moved = bool(data)
             if self.speaking:
                 self.codec.receive_data(data)
             else:
                 self.raw += data
+            if self.pipe.ended and self.closes:
+                self.pipe.lose(None)
         if self.pipe.closed and not self.lost:
             self.lost = moved = True
         data = self.codec.data_to_send() if self.speaking else b""
