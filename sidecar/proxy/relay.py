@@ -184,10 +184,12 @@ class Relay:
         if pending is None:
             self.pending = deque((data,))
             self.offset = taken
-        elif len(pending[-1]) + len(data) <= CRUMB:
-            pending[-1] += data
         else:
-            pending.append(data)
+            newest = len(pending) - 1  # no index from the end: what is compiled knows none
+            if len(pending[newest]) + len(data) <= CRUMB:
+                pending[newest] = pending[newest] + data
+            else:
+                pending.append(data)
         size = len(data) - taken
         self.held += size
         self.engine.hold(size)

@@ -37,10 +37,12 @@ class Replay:
         if self.size + size > self.limit or self.engine.replay_size + size > REPLAY_BUDGET:
             self.drop()
             return
-        if self.chunks and len(self.chunks[-1]) + size <= CRUMB:
-            self.chunks[-1] += data
+        chunks = self.chunks
+        newest = len(chunks) - 1  # no index from the end: what is compiled knows none
+        if newest >= 0 and len(chunks[newest]) + size <= CRUMB:
+            chunks[newest] = chunks[newest] + data
         else:
-            self.chunks.append(data)
+            chunks.append(data)
         self.size += size
         self.engine.replay_size += size
 
