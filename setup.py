@@ -25,22 +25,6 @@ EXTENSIONS = [
     "sidecar/http2/native_limits.pyx",
     "sidecar/http2/native_sending.pyx",
     "sidecar/http2/native.pyx",
-    "sidecar/telemetry/metrics.py",
-    "sidecar/rpc/metadata.py",
-    "sidecar/policy/endpoint.py",
-    "sidecar/policy/balancer.py",
-    "sidecar/policy/cluster.py",
-    "sidecar/proxy/wheel.py",
-    "sidecar/proxy/engine.py",
-    "sidecar/proxy/connection.py",
-    "sidecar/proxy/replay.py",
-    "sidecar/proxy/relay.py",
-    "sidecar/proxy/attempt.py",
-    "sidecar/proxy/exchange.py",
-    "sidecar/proxy/upstream.py",
-    "sidecar/proxy/downstream.py",
-    "sidecar/proxy/pool.py",
-    "sidecar/proxy/dispatch.py",
 ]
 
 DIRECTIVES = {

@@ -8,7 +8,7 @@ block that changed nothing in the table means the same as long as the table's ge
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -28,8 +28,7 @@ cdef enum:
     INTEGER_OCTETS = 8  # of one integer, prefix included; no sane one is longer (RFC 7541 section 5.1)
 
 cdef frozenset NOTHING = frozenset()
-cdef uint16_t _static_traits[STATIC_COUNT + 1]
-cdef uint32_t _static_sizes[STATIC_COUNT + 1]
+cdef Row _static_rows[STATIC_COUNT + 1]  # 1..61; what they hold belongs to `hpack_table`
 
 cdef struct Cursor:
     const uint8_t* at
@@ -38,10 +37,12 @@ cdef struct Cursor:
 
 cdef void _know_static_fields():
     cdef int index
+    cdef tuple field
     for index in range(1, STATIC_COUNT + 1):
-        name, value = static_field(index)
-        _static_traits[index] = field_traits(name, value)
-        _static_sizes[index] = len(name) + len(value) + ENTRY_OVERHEAD
+        field = static_field(index)
+        _static_rows[index].field = <PyObject*> field
+        _static_rows[index].size = len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
+        _static_rows[index].traits = field_traits(field[0], field[1])
 
 
 _know_static_fields()
@@ -186,13 +187,12 @@ cdef class HpackDecoder:
         cdef int count = 0
         cdef int size_updates = 0
         cdef Py_ssize_t size = 0
-        cdef uint16_t traits
-        cdef uint32_t field_size
+        cdef Row row
+        cdef Row* indexed
         cdef set never_indexed = None
-        cdef tuple field
+        cdef tuple literal = None
         cdef bytes name
         cdef bytes value
-        cdef Row* row
         cursor.at = data
         cursor.end = data + length
         self._drop_fields()
@@ -208,39 +208,27 @@ cdef class HpackDecoder:
             index = _integer(&cursor, 7 if first & 0x80 else 6 if first & 0x40 else 4)
             if index < 0 or index > STATIC_COUNT + self.count:
                 return DECODED_BROKEN
-            row = NULL
             if index > STATIC_COUNT:
-                row = &self.rows[(self.newest - <uint32_t> (index - STATIC_COUNT - 1)) & (self.capacity - 1)]
+                indexed = &self.rows[(self.newest - <uint32_t> (index - STATIC_COUNT - 1)) & (self.capacity - 1)]
+            else:
+                indexed = &_static_rows[index]
             if first & 0x80:  # section 6.1
                 if index == 0:
                     return DECODED_BROKEN
-                if row != NULL:
-                    field = <tuple> row.field
-                    field_size = row.size
-                    traits = row.traits
-                else:
-                    field = static_field(<int> index)
-                    field_size = _static_sizes[index]
-                    traits = _static_traits[index]
+                row = indexed[0]
             else:  # section 6.2
-                if row != NULL:
-                    name = <bytes> (<tuple> row.field)[0]
-                elif index > 0:
-                    name = <bytes> (<tuple> static_field(<int> index))[0]
-                else:
-                    name = _string(&cursor)
-                    if name is None:
-                        return DECODED_BROKEN
-                value = _string(&cursor)
+                name = <bytes> (<tuple> indexed.field)[0] if index > 0 else _string(&cursor)
+                value = None if name is None else _string(&cursor)
                 if value is None:
                     return DECODED_BROKEN
-                field = (name, value)
-                field_size = <uint32_t> (PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + ENTRY_OVERHEAD)
-                traits = field_traits(name, value)
+                literal = (name, value)
+                row.field = <PyObject*> literal
+                row.size = <uint32_t> (PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + ENTRY_OVERHEAD)
+                row.traits = field_traits(name, value)
                 if first & 0x40:
-                    self._insert(field, field_size, traits)
+                    self._insert(literal, row.size, row.traits)
             count += 1
-            size += field_size
+            size += row.size
             if count > ABUSE_FACTOR * self.max_fields or size > ABUSE_FACTOR * self.max_list_size:
                 return DECODED_ABUSIVE
             if count > self.max_fields or size > self.max_list_size:
@@ -249,9 +237,9 @@ cdef class HpackDecoder:
                 if never_indexed is None:
                     never_indexed = set()
                 never_indexed.add(name)
-            Py_INCREF(field)
-            self.fields[self.stored] = <PyObject*> field
-            self.traits[self.stored] = traits
+            Py_XINCREF(row.field)
+            self.fields[self.stored] = row.field
+            self.traits[self.stored] = row.traits
             self.stored += 1
         if count > self.stored:
             self._drop_fields()

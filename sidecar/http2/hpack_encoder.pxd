@@ -49,11 +49,9 @@ cdef class HpackEncoder:
     cpdef object resize(self, uint32_t limit)
 
     cdef int _encode_fields(self, HeaderBlock block) except -1
-    cdef int _encode_field(self, tuple field, frozenset never_indexed) except -1
-    cdef int _write_literal(
-        self, uint8_t pattern, int prefix_bits, uint64_t name_place, bytes name, bytes value, bint may_code
-    ) except -1
-    cdef bint _find(self, bytes name, bytes value, uint64_t pair, bint* exact) except -1
+    cdef uint8_t* _encode_field(self, uint8_t* at, tuple field, frozenset never_indexed) except NULL
+    cdef void _know(self, uint64_t slot, tuple field, uint64_t place) noexcept
+    cdef bint _find(self, bytes name, bytes value, uint64_t pair) except -1
     cdef bint _lives(self, uint64_t place) noexcept
     cdef uint64_t _index(self, uint64_t place) noexcept
     cdef bint _worth_inserting(self, bytes name, bytes value, uint64_t pair) noexcept

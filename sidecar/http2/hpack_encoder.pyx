@@ -3,7 +3,8 @@
 A field enters the table when it is sent the second time, and never if it differs in every RPC. Secrets leave as
 never-indexed literals (RFC 7541 section 7.1.3). Literals leave plain, because the reader's time is worth more than
 octets on a loopback; only what enters the table is Huffman coded, once.
-Rules for the pointers: the arrays hold owned references, released in `__dealloc__`, `_evict` or on replacement.
+Rules for the pointers: the arrays hold owned references, released in `__dealloc__`, `_evict` or on replacement; what
+writes takes the place to write to and returns the place behind, within the room that `_encode_fields` has made.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -24,6 +25,7 @@ cdef enum:
     RECIPES = 64
     KNOWN_FIELDS = 64
     SEEN_PAIRS = 128
+    SIZE_UPDATES_ROOM = 16  # octets of two size updates, and more
     SHORT_COOKIE = 20  # a shorter cookie could be guessed octet by octet; nghttp2 20
     LARGEST_INDEXED = 1024  # a quarter of the table: one field must not push out all others
 
@@ -49,33 +51,45 @@ cdef inline uint64_t _spread(const void* pointer) noexcept:
     return (<uint64_t> <uintptr_t> pointer >> 4) * 0x9E3779B97F4A7C15ULL >> 32
 
 
-cdef int _write_integer(Buffer* out, uint8_t pattern, int prefix_bits, uint64_t value) except -1:
-    """Section 5.1, with the bits above the prefix given."""
+cdef uint8_t* _write_integer(uint8_t* at, uint8_t pattern, int prefix_bits, uint64_t value) noexcept:
+    """Section 5.1, with the bits above the prefix given. At most 6 octets for what is below 2**32."""
     cdef uint64_t mask = (1 << prefix_bits) - 1
     if value < mask:
-        buffer_extend(out, 1)[0] = pattern | <uint8_t> value
-        return 0
-    buffer_extend(out, 1)[0] = pattern | <uint8_t> mask
+        at[0] = pattern | <uint8_t> value
+        return at + 1
+    at[0] = pattern | <uint8_t> mask
+    at += 1
     value -= mask
     while value >= 0x80:
-        buffer_extend(out, 1)[0] = 0x80 | <uint8_t> (value & 0x7F)
+        at[0] = 0x80 | <uint8_t> (value & 0x7F)
+        at += 1
         value >>= 7
-    buffer_extend(out, 1)[0] = <uint8_t> value
-    return 0
+    at[0] = <uint8_t> value
+    return at + 1
 
 
-cdef int _write_string(Buffer* out, bytes text, bint may_code) except -1:
+cdef uint8_t* _write_string(uint8_t* at, bytes text, bint may_code) noexcept:
     """Section 5.2."""
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(text)
     cdef Py_ssize_t length = PyBytes_GET_SIZE(text)
     cdef Py_ssize_t coded = huffman_length(start, length) if may_code else length
     if coded < length:
-        _write_integer(out, 0x80, 7, coded)
-        huffman_encode(start, length, buffer_extend(out, coded))
-        return 0
-    _write_integer(out, 0, 7, length)
-    memcpy(buffer_extend(out, length), start, length)
-    return 0
+        at = _write_integer(at, 0x80, 7, coded)
+        huffman_encode(start, length, at)
+        return at + coded
+    at = _write_integer(at, 0, 7, length)
+    memcpy(at, start, length)
+    return at + length
+
+
+cdef uint8_t* _write_literal(
+    uint8_t* at, uint8_t pattern, int prefix_bits, uint64_t name_place, bytes name, bytes value, bint may_code
+) noexcept:
+    """Sections 6.2.1 to 6.2.3; a name place of 0 spells the name out."""
+    at = _write_integer(at, pattern, prefix_bits, name_place)
+    if name_place == 0:
+        at = _write_string(at, name, may_code)
+    return _write_string(at, value, may_code)
 
 
 cdef class HpackEncoder:
@@ -142,57 +156,63 @@ cdef class HpackEncoder:
         return encoded
 
     cdef int _encode_fields(self, HeaderBlock block) except -1:
-        cdef tuple field
+        """Into `scratch`. A block's size counts 32 octets a field, and no representation adds so many: it all fits."""
+        cdef Py_ssize_t i
+        cdef uint8_t* at
         self.scratch.length = 0
+        at = buffer_extend(&self.scratch, block.size + SIZE_UPDATES_ROOM)
         if self.resized:
             if self.smallest < self.limit:
-                _write_integer(&self.scratch, 0x20, 5, self.smallest)
-            _write_integer(&self.scratch, 0x20, 5, self.limit)
+                at = _write_integer(at, 0x20, 5, self.smallest)
+            at = _write_integer(at, 0x20, 5, self.limit)
             self.resized = False
-        for field in block.fields:
-            self._encode_field(field, block.never_indexed)
+        for i in range(len(block.fields)):
+            at = self._encode_field(at, block.fields[i], block.never_indexed)
+        self.scratch.length = at - self.scratch.start
         return 0
 
-    cdef int _encode_field(self, tuple field, frozenset never_indexed) except -1:
-        cdef KnownField* known = &self.known[_spread(<PyObject*> field) % KNOWN_FIELDS]
-        cdef bytes name = field[0]
-        cdef bytes value = field[1]
+    cdef uint8_t* _encode_field(self, uint8_t* at, tuple field, frozenset never_indexed) except NULL:
+        cdef uint64_t slot = _spread(<PyObject*> field) % KNOWN_FIELDS
+        cdef KnownField* known = &self.known[slot]
+        cdef bytes name
+        cdef bytes value
         cdef int secrecy
         cdef uint64_t pair
         cdef uint64_t place
         cdef bint exact
-        if len(never_indexed) == 0 and known.field == <PyObject*> field and self._lives(known.place):
-            return _write_integer(&self.scratch, 0x80, 7, self._index(known.place))
+        if known.field != <PyObject*> field:
+            known = &self.known[slot ^ 1]
+        if known.field == <PyObject*> field and self._lives(known.place) and len(never_indexed) == 0:
+            return _write_integer(at, 0x80, 7, self._index(known.place))
+        name, value = field
         secrecy = _secrecy.get(name, MAY_INDEX)
         if name in never_indexed or (name == b"cookie" and PyBytes_GET_SIZE(value) < SHORT_COOKIE):
             secrecy = SECRET
         place = static_index(name, value, &exact)
         if secrecy != MAY_INDEX:
-            return self._write_literal(0x10 if secrecy == SECRET else 0, 4, place, name, value, False)
+            return _write_literal(at, 0x10 if secrecy == SECRET else 0, 4, place, name, value, False)
         pair = <uint64_t> PyObject_Hash(name) * 0x9E3779B97F4A7C15ULL ^ <uint64_t> PyObject_Hash(value)
-        if not exact and self._find(name, value, pair, &exact):
+        if not exact and self._find(name, value, pair):
             place = self.found
+            exact = True
         if exact:
-            Py_INCREF(field)
-            Py_XDECREF(known.field)
-            known.field = <PyObject*> field
-            known.place = place
-            return _write_integer(&self.scratch, 0x80, 7, self._index(place))
+            self._know(slot, field, place)
+            return _write_integer(at, 0x80, 7, self._index(place))
         if self._worth_inserting(name, value, pair):
-            self._write_literal(0x40, 6, place, name, value, True)
-            return self._insert(name, value, pair)
-        return self._write_literal(0, 4, place, name, value, False)
+            at = _write_literal(at, 0x40, 6, place, name, value, True)
+            self._insert(name, value, pair)
+            return at
+        return _write_literal(at, 0, 4, place, name, value, False)
 
-    cdef int _write_literal(
-        self, uint8_t pattern, int prefix_bits, uint64_t name_place, bytes name, bytes value, bint may_code
-    ) except -1:
-        """Sections 6.2.1 to 6.2.3; a name place of 0 spells the name out."""
-        _write_integer(&self.scratch, pattern, prefix_bits, name_place)
-        if name_place == 0:
-            _write_string(&self.scratch, name, may_code)
-        return _write_string(&self.scratch, value, may_code)
+    cdef void _know(self, uint64_t slot, tuple field, uint64_t place) noexcept:
+        """Two slots for each field: the younger one first, the older one moves over."""
+        Py_INCREF(field)
+        Py_XDECREF(self.known[slot ^ 1].field)
+        self.known[slot ^ 1] = self.known[slot]
+        self.known[slot].field = <PyObject*> field
+        self.known[slot].place = place
 
-    cdef bint _find(self, bytes name, bytes value, uint64_t pair, bint* exact) except -1:
+    cdef bint _find(self, bytes name, bytes value, uint64_t pair) except -1:
         """Look for a row of the dynamic table; its place goes to `self.found`."""
         cdef uint64_t number
         cdef SentRow* row
@@ -200,7 +220,6 @@ cdef class HpackEncoder:
             row = &self.rows[number & (self.capacity - 1)]
             if row.pair == pair and <bytes> row.name == name and <bytes> row.value == value:
                 self.found = STATIC_COUNT + 1 + number
-                exact[0] = True
                 return True
         return False
 

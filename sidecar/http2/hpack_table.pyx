@@ -1,6 +1,6 @@
 """The static table of RFC 7541 appendix A, by index and by name. It holds no state."""
 
-STATIC_FIELDS = (
+cdef tuple STATIC_FIELDS = (  # never replaced: others point into it
     (b":authority", b""),
     (b":method", b"GET"),
     (b":method", b"POST"),
@@ -71,7 +71,7 @@ for _index, (_name, _value) in enumerate(STATIC_FIELDS, 1):
     _by_name.setdefault(_name, (_index, {}))[1][_value] = _index
 
 
-cdef object static_field(int index):
+cdef tuple static_field(int index):
     return STATIC_FIELDS[index - 1]
 
 

@@ -159,3 +159,16 @@ cdef void huffman_encode(const unsigned char* data, Py_ssize_t length, unsigned 
             out += 1
     if count > 0:
         out[0] = <uint8_t> (pending << (8 - count) | (0xFF >> count))  # padded with the start of EOS: ones
+
+
+def decode_text(bytes data not None):
+    """`huffman_decode` for Python."""
+    return huffman_decode(<const uint8_t*> PyBytes_AS_STRING(data), len(data))
+
+
+def encode_text(bytes data not None):
+    """`huffman_encode` for Python."""
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef bytes encoded = PyBytes_FromStringAndSize(NULL, huffman_length(start, len(data)))
+    huffman_encode(start, len(data), <uint8_t*> PyBytes_AS_STRING(encoded))
+    return encoded

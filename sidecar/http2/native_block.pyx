@@ -198,6 +198,9 @@ cdef int _judge(NativeBlock block, const uint16_t* traits) except -1:
             return 0
         if seen & 1 << kind and kind != TE and kind != HOST:
             return 0
+        seen |= 1 << kind
+        if kind == SCHEME or kind == TE:
+            continue
         value = <bytes> (<tuple> fields[i])[1]
         if kind == METHOD:
             method = value
@@ -210,11 +213,7 @@ cdef int _judge(NativeBlock block, const uint16_t* traits) except -1:
         elif kind == CONTENT_LENGTH:
             block.content_length = _digits(<const uint8_t*> PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
         elif kind == HOST:
-            if seen & 1 << HOST:
-                host = b""  # two of them: no request may have that
-            else:
-                host = value
-        seen |= 1 << kind
+            host = b"" if host is not None else value  # two of them: no request may have that
     if seen & (1 << METHOD | 1 << SCHEME | 1 << PATH | 1 << AUTHORITY):
         if not seen & 1 << STATUS and _sound_target(seen, method, path) and _sound_host(seen, authority, host):
             block.verdict = AS_REQUEST

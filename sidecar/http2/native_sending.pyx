@@ -111,7 +111,8 @@ cdef class SendingHalf(Codec):
             return data
         data = PyBytes_FromStringAndSize(NULL, self.urgent.length + self.out.length)
         memcpy(PyBytes_AS_STRING(data), self.urgent.start, self.urgent.length)
-        memcpy(PyBytes_AS_STRING(data) + self.urgent.length, self.out.start, self.out.length)
+        if self.out.length > 0:
+            memcpy(PyBytes_AS_STRING(data) + self.urgent.length, self.out.start, self.out.length)
         buffer_clear(&self.urgent)
         buffer_clear(&self.out)
         return data
@@ -186,7 +187,7 @@ cdef class SendingHalf(Codec):
 
     cpdef object reset_stream(self, Stream stream, unsigned int error_code):
         cdef NativeStream state = self._own(stream)
-        if not self.dead and self.streams.get(state.id) is state:
+        if not self.dead and state.live:
             queue_word(&self.out, TYPE_RST_STREAM, state.id, error_code)
             self._close_both(state, False)
         state.local_closed = True
@@ -268,7 +269,7 @@ cdef class SendingHalf(Codec):
     cdef NativeStream _sendable(self, Stream stream):
         """The stream as ours and open for sending."""
         cdef NativeStream state = self._own(stream)
-        if state.local_closed or self.streams.get(state.id) is not state:
+        if state.local_closed or not state.live:
             raise LocalProtocolError(f"stream {stream.id} cannot send any more")
         return state
 

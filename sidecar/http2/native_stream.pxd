@@ -7,6 +7,7 @@ from sidecar.http2.interface cimport Stream, StreamSink
 
 cdef class NativeStream(Stream):
     cdef int64_t connection  # serial number of the codec that made it
+    cdef bint live  # in the codec's table: open or half-closed
 
     # what was received
     cdef bint received_head  # a request head, or a final response head
@@ -34,6 +35,9 @@ cdef class StreamTable:
     cdef int add(self, NativeStream stream) except -1
     cdef int remove(self, uint32_t stream_id) except -1
     cdef list in_order(self)  # by rising id
+    cdef uint32_t _home(self, uint32_t stream_id) noexcept
+    cdef int _empty(self, uint32_t capacity) except -1
+    cdef int _rebuild(self, uint32_t capacity) except -1
 
 
 cdef enum Closed:

@@ -1,4 +1,4 @@
-"""Streams by number. Ids rise by two, so that half the id modulo a power of two hardly ever collides.
+"""Streams by number: those that are open, and how those ended that are not.
 
 No rule of the protocol is here: the codec decides, these remember.
 """
@@ -10,6 +10,7 @@ from sidecar.http2.interface cimport Stream, StreamSink
 
 cdef enum:
     FIRST_SLOTS = 16
+    MOST_IDLE_SLOTS = 1024  # a larger table shrinks when a burst is over
     FIRST_CLOSED = 64
     # Our resets that are remembered: rust h2 50, python h2 65536. Only a connection with many resets grows to this.
     MOST_CLOSED = 1024
@@ -24,14 +25,22 @@ cdef class NativeStream(Stream):
 
 
 cdef class StreamTable:
-    """Open addressing with linear probing; at most half full."""
+    """Open addressing with linear probing; at most half full. Ids rise by two, which the hash spreads evenly."""
 
     def __cinit__(self):
-        self.slots = [None] * FIRST_SLOTS
-        self.mask = FIRST_SLOTS - 1
+        self._empty(FIRST_SLOTS)
+
+    cdef int _empty(self, uint32_t capacity) except -1:
+        self.slots = [None] * capacity
+        self.mask = capacity - 1
+        self.count = 0
+        return 0
+
+    cdef uint32_t _home(self, uint32_t stream_id) noexcept:
+        return (stream_id * <uint32_t> 0x9E3779B1) >> 8 & self.mask  # Knuth's multiplicative hashing
 
     cdef NativeStream get(self, uint32_t stream_id):
-        cdef uint32_t slot = stream_id >> 1 & self.mask
+        cdef uint32_t slot = self._home(stream_id)
         cdef object found = self.slots[slot]
         while found is not None:
             if (<NativeStream> found).id == stream_id:
@@ -42,24 +51,19 @@ cdef class StreamTable:
 
     cdef int add(self, NativeStream stream) except -1:
         cdef uint32_t slot
-        cdef list streams
         if 2 * (self.count + 1) > self.mask + 1:
-            streams = self.in_order()
-            self.mask = 2 * self.mask + 1
-            self.slots = [None] * (self.mask + 1)
-            self.count = 0
-            for other in streams:
-                self.add(<NativeStream> other)
-        slot = stream.id >> 1 & self.mask
+            self._rebuild(2 * (self.mask + 1))
+        slot = self._home(stream.id)
         while self.slots[slot] is not None:
             slot = slot + 1 & self.mask
         self.slots[slot] = stream
         self.count += 1
+        stream.live = True
         return 0
 
     cdef int remove(self, uint32_t stream_id) except -1:
         """Close the gap, so that no probe ends early: what may move back over the gap does."""
-        cdef uint32_t gap = stream_id >> 1 & self.mask
+        cdef uint32_t gap = self._home(stream_id)
         cdef uint32_t slot
         cdef uint32_t home
         cdef object found = self.slots[gap]
@@ -68,6 +72,7 @@ cdef class StreamTable:
             found = self.slots[gap]
         if found is None:
             return 0
+        (<NativeStream> found).live = False
         self.count -= 1
         slot = gap
         while True:
@@ -75,11 +80,21 @@ cdef class StreamTable:
             found = self.slots[slot]
             if found is None:
                 break
-            home = (<NativeStream> found).id >> 1 & self.mask
+            home = self._home((<NativeStream> found).id)
             if (slot - home & self.mask) >= (slot - gap & self.mask):
                 self.slots[gap] = found
                 gap = slot
         self.slots[gap] = None
+        if self.mask + 1 > MOST_IDLE_SLOTS and 32 * self.count < self.mask + 1:
+            self._rebuild((self.mask + 1) // 4)
+        return 0
+
+    cdef int _rebuild(self, uint32_t capacity) except -1:
+        cdef list streams = [stream for stream in self.slots if stream is not None]
+        cdef object stream
+        self._empty(capacity)
+        for stream in streams:
+            self.add(<NativeStream> stream)
         return 0
 
     cdef list in_order(self):
