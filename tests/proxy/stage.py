@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar.http2.constants import CLIENT, SERVER
 from sidecar.http2.interface import Codec, CodecSettings
-from sidecar.policy.balancer import Balancer, RoundRobin
+from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import Endpoint
 from sidecar.policy.snapshot import Member, Snapshot
@@ -140,6 +140,19 @@ class WiredDispatch(Dispatch):
         await self.servers[address].accept(connection)
 
 
+class InTurn(Balancer):
+    """The endpoints in turn, those first that the RPC has not been to."""
+
+    def __init__(self) -> None:
+        self._picks = 0
+
+    def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
+        tried = context.tried if context is not None else ()
+        candidates = [endpoint for endpoint in cluster.pickable if endpoint not in tried] or cluster.pickable
+        self._picks += 1
+        return candidates[self._picks % len(candidates)]
+
+
 class Stage:
     """The data path of one upstream."""
 
@@ -171,7 +184,7 @@ class Stage:
             log_from=0,
             clock=self.loop.time,
         )
-        self.cluster = Cluster("greeter", balancer or RoundRobin(random.Random(1)))
+        self.cluster = Cluster("greeter", balancer or InTurn())
         self.metrics = UpstreamMetrics("greeter")
         self.dispatch = WiredDispatch(
             self.engine, self.cluster, self.metrics, connection or ConnectionSettings(), limits or LimitSettings()
