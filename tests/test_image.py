@@ -49,12 +49,15 @@ def test_both_stages_are_the_same_debian() -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="pip --python needs a newer pip than Debian 12 has")
 def test_the_build_stage_makes_a_sidecar_with_its_extensions(tmp_path: Path) -> None:
     tree = shutil.copytree(
         ROOT, tmp_path / "src", ignore=shutil.ignore_patterns(".*", "*.so", "*.c", "build", "*.egg-info", "__pycache__")
     )
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PIP_NO_INPUT": "1"}
+    hasty = tmp_path / "cc"  # whether it builds is asked here, not how fast the result is
+    hasty.write_text('#!/bin/bash\nexec cc "${@/#-O[123]/-O0}"\n')
+    hasty.chmod(0o755)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CC": str(hasty), "PIP_NO_INPUT": "1"}
     for word, argument in instructions(BUILD):
         if word == "RUN" and "apt-get" not in argument:
             command = argument.replace(PREFIX, str(tmp_path / "opt"))
