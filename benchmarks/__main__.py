@@ -105,6 +105,9 @@ def main() -> int:
     rules = Rules(options.pairs or scale.of(9, 1), options.keep_noisy, in_pairs=not options.quick)
     cases = [case for mode in options.modes for case in MODES[mode](scale)]
     notes: list[str] = []
+    if stale := machine.stale_extensions():
+        notes.append(stale)
+        say(stale)
     started = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     everyone = (name for case in cases for name in names(case, options.baseline, options.peers))
     subjects = able(everyone, options.skip_verify, notes)

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterable
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from benchmarks.process import ROOT
@@ -49,6 +50,20 @@ def versions(subjects: Iterable[str]) -> dict[str, str]:
             lines = (done.stdout + done.stderr).strip().splitlines()
             found[name] = lines[0].removeprefix(program).strip() if lines else "unknown"
     return found
+
+
+def stale_extensions() -> str | None:
+    """A sentence if a compiled module is older than its source: what runs is then not what is written there."""
+    suffix = EXTENSION_SUFFIXES[0]
+    stale = []
+    for built in (ROOT / "sidecar").rglob(f"*{suffix}"):
+        module = built.with_name(built.name.removesuffix(suffix))
+        sources = [module.with_suffix(ending) for ending in (".py", ".pyx", ".pxd")]
+        if any(source.exists() and source.stat().st_mtime > built.stat().st_mtime for source in sources):
+            stale.append(module.name)
+    return (
+        f"Compiled before it was last changed: {', '.join(sorted(stale))}; scripts/venv builds it." if stale else None
+    )
 
 
 def _package(name: str) -> str:
