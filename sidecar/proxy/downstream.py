@@ -60,7 +60,7 @@ class DownstreamConnection(Connection):
         if not self._greeted:
             data = self._greeting + data
             expected = PREFACE[: len(data)]
-            if data[: len(expected)] != expected:
+            if data[: len(expected)] != expected and not may_become_http1(data):
                 self._turn_away(data)
                 return
             if len(data) < len(PREFACE):
@@ -185,3 +185,8 @@ class DownstreamConnection(Connection):
 
     def __repr__(self) -> str:
         return f"<DownstreamConnection {self.dispatch.name} {self.peer} {self.state} exchanges={len(self.exchanges)}>"
+
+
+def may_become_http1(data: bytes) -> bool:
+    """Whether these first octets are too few to tell, but could be an HTTP/1 method."""
+    return len(data) < len(HTTP1_METHODS[0]) and any(method.startswith(data) for method in HTTP1_METHODS)

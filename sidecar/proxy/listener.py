@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,11 @@ class Listener:
 
     async def _listen_unix(self, loop: asyncio.AbstractEventLoop, path: str) -> asyncio.Server:
         """A socket file for this user only; one left behind by a process that died is replaced."""
-        if os.path.exists(path) and not await answers(path):
+        if os.path.lexists(path):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise OSError(errno.EEXIST, "there is a file that is not a socket")
+            if await answers(path):
+                raise OSError(errno.EADDRINUSE, "somebody listens there already")
             os.unlink(path)
         mask = os.umask(0o177)
         try:

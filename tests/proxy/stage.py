@@ -54,6 +54,9 @@ class ManualLoop:
         self.now = 1000.0
         self.timers: list[Later] = []
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
     def time(self) -> float:
         return self.now
 
