@@ -124,6 +124,12 @@ class Dispatch:
         else:
             self._enter(self._queue, exchange, self.engine.now)
 
+    def line_up(self, exchange: Exchange) -> None:
+        """Others wait: nobody overtakes them, even where a slot became free in this very turn."""
+        if self.cluster.pickable:
+            self._mark_due()
+        self.wait(exchange, self.cluster.explain())
+
     def requeue(self, exchange: Exchange) -> None:
         """A transparent retry: ahead of all that wait, when the turn settles."""
         self._enter(self._retries, exchange, self.engine.now)

@@ -166,6 +166,8 @@ class Exchange(StreamSink):
             self.refuse(Refusal(IN_FLIGHT_CAP, text))
         elif self.engine.full:
             self.refuse(Refusal(BUFFERS_FULL, f"{dispatch.name}: the sidecar's buffers are full"))
+        elif dispatch.metrics.queued:
+            dispatch.line_up(self)
         else:
             self.try_attempt()
 
