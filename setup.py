@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # One line per module: a .pyx, or a .py with a .pxd beside it that turns its classes into extension types.
-EXTENSIONS = [
+EXTENSIONS = (
     "sidecar/http2/interface.py",
     "sidecar/http2/buffer.pyx",
     "sidecar/http2/huffman.pyx",
@@ -25,16 +25,30 @@ EXTENSIONS = [
     "sidecar/http2/native_limits.pyx",
     "sidecar/http2/native_sending.pyx",
     "sidecar/http2/native.pyx",
-]
+    "sidecar/telemetry/metrics.py",
+    "sidecar/rpc/metadata.py",
+    "sidecar/policy/endpoint.py",
+    "sidecar/policy/balancer.py",
+    "sidecar/policy/cluster.py",
+    "sidecar/proxy/wheel.py",
+    "sidecar/proxy/engine.py",
+    "sidecar/proxy/connection.py",
+    "sidecar/proxy/replay.py",
+    "sidecar/proxy/relay.py",
+    "sidecar/proxy/attempt.py",
+    "sidecar/proxy/exchange.py",
+    "sidecar/proxy/upstream.py",
+    "sidecar/proxy/downstream.py",
+    "sidecar/proxy/pool.py",
+    "sidecar/proxy/dispatch.py",
+)
 
-DIRECTIVES = {
-    "language_level": 3,
-    "boundscheck": False,
-    "wraparound": False,
-    "initializedcheck": False,
-    "cdivision": True,
-    "annotation_typing": False,  # types come from the .pxd alone: an annotation says nothing about layout
-}
+# Types come from the .pxd alone: an annotation says nothing about layout.
+SHARED = {"language_level": 3, "initializedcheck": False, "annotation_typing": False}
+# A .pyx is written for C: its indices are checked by hand. A .py must behave compiled as it does interpreted, so a
+# mistake in it is an exception that costs one RPC, and not a fault that costs the process.
+UNCHECKED = {**SHARED, "boundscheck": False, "wraparound": False, "cdivision": True}
+CHECKED = {**SHARED, "boundscheck": True, "wraparound": True, "nonecheck": True, "cdivision": False}
 COMPILE_ARGS = ["-O3", "-fno-plt", "-g0"]  # no -march: one wheel serves every machine of its architecture
 REQUIRED = os.environ.get("SIDECAR_REQUIRE_EXTENSIONS", "") not in ("", "0")
 SKIPPED = os.environ.get("SIDECAR_NO_EXTENSIONS", "") not in ("", "0")
@@ -66,11 +80,15 @@ def extensions() -> list[Extension]:
             raise
         complain(error)
         return []
-    modules = [
-        Extension(path.rsplit(".", 1)[0].replace("/", "."), [path], extra_compile_args=COMPILE_ARGS)
-        for path in EXTENSIONS
-    ]
-    return cythonize(modules, compiler_directives=DIRECTIVES)
+    built: list[Extension] = []
+    for ending, directives in ((".pyx", UNCHECKED), (".py", CHECKED)):
+        modules = [
+            Extension(path.removesuffix(ending).replace("/", "."), [path], extra_compile_args=COMPILE_ARGS)
+            for path in EXTENSIONS
+            if path.endswith(ending)
+        ]
+        built += cythonize(modules, compiler_directives=directives)
+    return built
 
 
 class BuildAllOrNone(build_ext):
