@@ -49,6 +49,7 @@ class Registration:
     ):
         self.registrar: Registrar | None = None
         self._task: asyncio.Task[None] | None = None
+        self._release: asyncio.Task[str] | None = None
         if config.service is not None:
             self.registrar = Registrar(
                 registry,
@@ -63,7 +64,12 @@ class Registration:
             self._task = asyncio.get_running_loop().create_task(self.registrar.run())
 
     async def release(self) -> str:
-        """Deregister for good. What went wrong, or nothing."""
+        """Deregister for good. What went wrong, or nothing. Who asks while it is under way waits for the same."""
+        if self._release is None:
+            self._release = asyncio.get_running_loop().create_task(self._deregister())
+        return await asyncio.shield(self._release)
+
+    async def _deregister(self) -> str:
         registrar, self.registrar = self.registrar, None
         if registrar is None:
             return ""

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sidecar.admin.log import set_level
-from sidecar.app.registration import build_registry
+from sidecar.app.registration import Registration, build_registry
 from sidecar.app.upstream import Upstream, load_balancers
 from sidecar.config.model import Config, UpstreamEntry
 from sidecar.http2.codec import load_codec
@@ -35,6 +35,7 @@ class Reload:
         self.moved: dict[str, Listener] = {}  # new listeners of upstreams that stay, bound
         self.codec_class = sidecar.engine.codec_class
         self.registry, self.registry_host = sidecar.registry, sidecar.registry_host
+        self.registration: Registration | None = None  # in place of the present one
 
     # === what can fail ===
 
@@ -55,6 +56,8 @@ class Reload:
                 self.registry, self.registry_host = build_registry(
                     self.config.registry, self.sidecar.environment, self.sidecar.registry_counters
                 )
+            if self.registry is not self.sidecar.registry or self.config.service != self.sidecar.config.service:
+                self.registration = self.sidecar.build_registration(self.config, self.registry, self.registry_host)
         except Exception as error:
             problems.append(str(error))
         return problems
@@ -73,12 +76,14 @@ class Reload:
             return self.moved[service]
         return None
 
-    def abandon(self) -> None:
-        """Give everything back that was made."""
+    async def abandon(self) -> None:
+        """Give everything back that was made, and cut who has dialled it meanwhile."""
         for listener in [*(upstream.listener for upstream in self.fresh.values()), *self.moved.values()]:
-            listener.stop()
+            listener.abort()
         for upstream in self.fresh.values():
             upstream.dispatch.close("the reload was refused")
+        if self.registry is not None and self.registry is not self.sidecar.registry:
+            await self.registry.close()
 
     # === what cannot ===
 
@@ -95,23 +100,24 @@ class Reload:
             set_level(config.log.level)
         if config.admin != sidecar.config.admin:
             log.warning("the new admin address takes effect at the next start")
+        if (config.log.format, config.log.access) != (sidecar.config.log.format, sidecar.config.log.access):
+            log.warning("the new log.format and log.access take effect at the next start")
         sidecar.config = config
 
     async def _replace_registry(self) -> None:
         sidecar = self.sidecar
-        replaced = self.registry is not sidecar.registry
-        if not replaced and self.config.service == sidecar.config.service:
+        if self.registration is None:
             return
         await sidecar.registration.release()
-        if replaced:
+        if self.registry is not sidecar.registry:
             for upstream in sidecar.by_service.values():
                 upstream.forget()
             former, sidecar.registry = sidecar.registry, self.registry
             sidecar.registry_host = self.registry_host
             if former is not None:
                 await former.close()
-        if not sidecar.drained:
-            sidecar.registration = sidecar.build_registration(self.config)
+        if not sidecar.drained and not sidecar.ended.is_set():
+            sidecar.registration = self.registration
             sidecar.registration.start()
 
     def _retire_upstreams(self) -> None:

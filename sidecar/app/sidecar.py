@@ -26,6 +26,7 @@ from sidecar.config.model import Config
 from sidecar.config.problem import ConfigErrors
 from sidecar.config.redaction import dump
 from sidecar.config.reload import ConfigSource
+from sidecar.control.registry import Registry
 from sidecar.http2.codec import codec_name, load_codec
 from sidecar.proxy.drain import Drain
 from sidecar.proxy.engine import Engine
@@ -64,10 +65,10 @@ class Sidecar:
 
         # Membership and registration: the control room's side.
         self.registry, self.registry_host = build_registry(config.registry, environment, self.registry_counters)
-        self.registration = self.build_registration(config)
+        self.registration = self.build_registration(config, self.registry, self.registry_host)
 
         # The data path. The access log is its outermost ear: it hears what the caller saw.
-        access = AccessLog(config.log)
+        self.access = AccessLog(config.log)
         self.engine = Engine(
             loop=asyncio.get_running_loop(),
             codec_class=load_codec(config.http2.codec),
@@ -75,8 +76,8 @@ class Sidecar:
             buffers=config.buffers,
             metrics=self.process,
             rng=self.rng,
-            log_rpc=access.rpc,
-            log_from=access.lowest,
+            log_rpc=self.access.rpc,
+            log_from=self.access.lowest,
         )
         entries = {entry.service: entry for entry in config.upstreams}
         balancers, problems = load_balancers(entries, self.rng)
@@ -87,11 +88,12 @@ class Sidecar:
         }
 
         # What it shows.
+        self.compiled = build_facts()["compiled"]  # looked up once: it reads directories
         self.admin = AdminServer(config.admin, self)
 
-    def build_registration(self, config: Config) -> Registration:
+    def build_registration(self, config: Config, registry: Registry | None, host: str) -> Registration:
         """The app's registration as `config` wants it, not yet started."""
-        return Registration(config, self.registry, self.registry_host, self.environment, self.registry_counters)
+        return Registration(config, registry, host, self.environment, self.registry_counters)
 
     # === life ===
 
@@ -133,12 +135,13 @@ class Sidecar:
         if self.registry is not None:
             await self.registry.close()
         self.engine.close()
+        self.access.flush()
         log.info("ended; %d RPC(s) had to be cut", cut)
 
     async def _release_unless_hasty(self) -> None:
         """Deregister; a registry that does not answer must not keep a second SIGTERM waiting."""
         loop = asyncio.get_running_loop()
-        release, hasty = loop.create_task(self.registration.release()), loop.create_task(self.hasty.wait())
+        release, hasty = loop.create_task(self._release()), loop.create_task(self.hasty.wait())
         await asyncio.wait((release, hasty), return_when=asyncio.FIRST_COMPLETED)
         hasty.cancel()
         if release.done():
@@ -146,6 +149,11 @@ class Sidecar:
                 log.warning("%s", release.result())
         else:
             release.cancel()
+
+    async def _release(self) -> str:
+        """A reload that is under way comes first: it may be about to register."""
+        async with self._reloading:
+            return await self.registration.release()
 
     def quit(self) -> None:
         """The first time: end in order. The second time: do not wait for what runs."""
@@ -199,7 +207,11 @@ class Sidecar:
     async def reload(self) -> Sequence[str]:
         """Put the file's present content in force, or say everything that is wrong with it and change nothing."""
         async with self._reloading:
-            problems = await self._reload()
+            try:
+                problems = await self._reload()
+            except Exception as error:
+                log.exception("internal error in a reload")
+                problems = [f"internal error: {type(error).__name__}: {error}"]
         bump(self.process.config_reloads, "failure" if problems else "success")
         self.process.config_reload_success = not problems
         for problem in problems:
@@ -211,6 +223,8 @@ class Sidecar:
         return problems
 
     async def _reload(self) -> Sequence[str]:
+        if self.ended.is_set():
+            return ["the sidecar is ending"]
         try:
             config = self.source.load()
         except ConfigErrors as errors:
@@ -218,7 +232,7 @@ class Sidecar:
         change = Reload(self, config)
         problems = await change.prepare()
         if problems:
-            change.abandon()
+            await change.abandon()
         else:
             await change.commit()
         return problems
@@ -269,13 +283,12 @@ class Sidecar:
 
     def server_info(self) -> Mapping[str, object]:
         """What runs here."""
-        facts = build_facts()
         return {
             "version": __version__,
             "python": platform.python_version(),
             "codec": self.codec,
             "loop": type(self.engine.loop).__module__.partition(".")[0],
-            "compiled": "yes" if facts["compiled"] else "no",
+            "compiled": "yes" if self.compiled else "no",
             "config": self.source.path,
         }
 

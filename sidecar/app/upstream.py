@@ -7,6 +7,7 @@ import importlib
 import random
 from collections.abc import Callable, Mapping
 
+from sidecar.app.own_balancer import OwnBalancer
 from sidecar.config.model import StaticEndpoint, UpstreamEntry
 from sidecar.control.registry import Registry
 from sidecar.control.settings import RegistrySettings
@@ -98,7 +99,7 @@ def load_balancer(name: str, rng: random.Random) -> Balancer:
     if not (isinstance(found, type) and issubclass(found, Balancer)):
         raise ValueError(f"balancer {name!r} is not a class that derives from sidecar.policy.balancer.Balancer")
     try:
-        return found()
+        return OwnBalancer(found(), name)
     except Exception as error:
         raise ValueError(f"balancer {name!r} cannot be made without arguments: {error}") from error
 

@@ -1,0 +1,47 @@
+"""A user's balancer, kept at arm's length: what it raises must not reach the pool, the watch, or another RPC.
+
+`pick` is checked, since an endpoint without a connection would be picked again and again. What `pick` raises fails the
+one RPC (13); what `done` and `on_change` raise is logged and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sidecar.policy.balancer import Balancer, PickContext
+from sidecar.policy.cluster import Cluster
+from sidecar.policy.endpoint import READY, Endpoint
+
+log = logging.getLogger("sidecar.app")
+
+
+class BalancerFault(Exception):
+    """A user's balancer answered something that is no answer."""
+
+
+class OwnBalancer(Balancer):
+    """`inner` as the configuration names it."""
+
+    def __init__(self, inner: Balancer, label: str) -> None:
+        self.inner = inner
+        self.label = label
+        self.name = inner.name
+        self.wants_context = inner.wants_context
+
+    def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
+        picked: object = self.inner.pick(cluster, context, now)
+        if not isinstance(picked, Endpoint) or picked.removed or picked.connectivity != READY or picked.saturated:
+            raise BalancerFault(f"{self.label} picked {picked!r}, which is not in cluster.pickable")
+        return picked
+
+    def done(self, endpoint: Endpoint, outcome: int, latency: float, now: float) -> None:
+        try:
+            self.inner.done(endpoint, outcome, latency, now)
+        except Exception:
+            log.exception("the balancer %s failed in `done`; the RPC is not affected", self.label)
+
+    def on_change(self, cluster: Cluster) -> None:
+        try:
+            self.inner.on_change(cluster)
+        except Exception:
+            log.exception("the balancer %s failed in `on_change`; the endpoints are in force all the same", self.label)
