@@ -36,6 +36,7 @@ EXTENSIONS = (
     "sidecar/proxy/replay.py",
     "sidecar/proxy/relay.py",
     "sidecar/proxy/attempt.py",
+    "sidecar/proxy/deadline.py",
     "sidecar/proxy/exchange.py",
     "sidecar/proxy/upstream.py",
     "sidecar/proxy/downstream.py",

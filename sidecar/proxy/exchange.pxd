@@ -6,19 +6,13 @@ from sidecar.http2.interface cimport HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer cimport PickContext
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.attempt cimport Attempt
+from sidecar.proxy.deadline cimport Deadline
 from sidecar.proxy.dispatch cimport Dispatch
 from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.relay cimport Relay
 from sidecar.proxy.upstream cimport UpstreamConnection
-from sidecar.proxy.wheel cimport Alarm
 from sidecar.rpc.metadata cimport RequestHead, ResponseHead
-
-
-cdef class Deadline(Alarm):
-    cdef public Exchange exchange
-
-    cpdef object ring(self, double now)
 
 
 cdef class Exchange(StreamSink):

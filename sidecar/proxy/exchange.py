@@ -17,10 +17,10 @@ from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
 from sidecar.proxy.account import account_of
 from sidecar.proxy.attempt import Attempt
+from sidecar.proxy.deadline import Deadline
 from sidecar.proxy.reason import FIRST, GOAWAY, NOT_SENT, REFUSED
 from sidecar.proxy.relay import Relay
 from sidecar.proxy.replay import Replay
-from sidecar.proxy.wheel import Alarm
 from sidecar.rpc import outcome as outcomes
 from sidecar.rpc import status as codes
 from sidecar.rpc.metadata import (
@@ -62,22 +62,6 @@ _TABLE: Final = (
 )
 
 _SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
-
-
-class Deadline(Alarm):
-    """The moment after which the app no longer wants the answer (GR-43)."""
-
-    __slots__ = ("exchange",)
-
-    def __init__(self, exchange: Exchange) -> None:
-        super().__init__()
-        self.exchange = exchange
-
-    def ring(self, now: float) -> None:
-        try:
-            self.exchange.on_deadline()
-        except Exception as error:
-            self.exchange.crash(error)
 
 
 class Exchange(StreamSink):
