@@ -50,7 +50,8 @@ cdef class HpackEncoder:
 
     cdef int _encode_fields(self, HeaderBlock block) except -1
     cdef uint8_t* _encode_field(self, uint8_t* at, tuple field, frozenset never_indexed) except NULL
-    cdef void _know(self, uint64_t slot, tuple field, uint64_t place) noexcept
+    cdef KnownField* _known(self, tuple field) noexcept
+    cdef void _know(self, tuple field, uint64_t place) noexcept
     cdef bint _find(self, bytes name, bytes value, uint64_t pair) except -1
     cdef bint _lives(self, uint64_t place) noexcept
     cdef uint64_t _index(self, uint64_t place) noexcept

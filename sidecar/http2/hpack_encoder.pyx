@@ -22,8 +22,9 @@ from sidecar.http2.interface cimport HeaderBlock
 cdef enum:
     LARGEST_TABLE = 4096  # whatever the peer offers; rust h2 0.4.17 caps at 4096 too (SE-14)
     FIRST_ROWS = 16
-    RECIPES = 64
-    KNOWN_FIELDS = 64
+    SLOT_BITS = 6
+    SLOTS = 64  # of recipes, and of known fields
+    WAYS = 4  # slots in a row that may hold a known field
     SEEN_PAIRS = 128
     SIZE_UPDATES_ROOM = 16  # octets of two size updates, and more
     SHORT_COOKIE = 20  # a shorter cookie could be guessed octet by octet; nghttp2 20
@@ -47,8 +48,9 @@ cdef dict _secrecy = {
 }
 
 
-cdef inline uint64_t _spread(const void* pointer) noexcept:
-    return (<uint64_t> <uintptr_t> pointer >> 4) * 0x9E3779B97F4A7C15ULL >> 32
+cdef inline uint64_t _slot(const void* pointer) noexcept:
+    """Of SLOTS, by Fibonacci hashing: neighbours in memory come far apart."""
+    return (<uint64_t> <uintptr_t> pointer >> 4) * 0x9E3779B97F4A7C15ULL >> (64 - SLOT_BITS)
 
 
 cdef uint8_t* _write_integer(uint8_t* at, uint8_t pattern, int prefix_bits, uint64_t value) noexcept:
@@ -101,11 +103,10 @@ cdef class HpackEncoder:
     def __dealloc__(self):
         cdef int i
         self._evict(0)
-        if self.recipes != NULL:
-            for i in range(RECIPES):
+        for i in range(SLOTS):
+            if self.recipes != NULL:
                 Py_XDECREF(self.recipes[i].encoded)
-        if self.known != NULL:
-            for i in range(KNOWN_FIELDS):
+            if self.known != NULL:
                 Py_XDECREF(self.known[i].field)
         free(self.rows)
         free(self.recipes)
@@ -133,7 +134,7 @@ cdef class HpackEncoder:
         cdef uint64_t generation = self.generation
         cdef bint announces = self.resized
         cdef bytes encoded
-        cdef uint64_t slot = _spread(<PyObject*> block) % RECIPES
+        cdef uint64_t slot = _slot(<PyObject*> block)
         if self.recipes == NULL:
             self._allocate()
         recipe = &self.recipes[slot]
@@ -172,17 +173,14 @@ cdef class HpackEncoder:
         return 0
 
     cdef uint8_t* _encode_field(self, uint8_t* at, tuple field, frozenset never_indexed) except NULL:
-        cdef uint64_t slot = _spread(<PyObject*> field) % KNOWN_FIELDS
-        cdef KnownField* known = &self.known[slot]
+        cdef KnownField* known = self._known(field)
         cdef bytes name
         cdef bytes value
         cdef int secrecy
         cdef uint64_t pair
         cdef uint64_t place
         cdef bint exact
-        if known.field != <PyObject*> field:
-            known = &self.known[slot ^ 1]
-        if known.field == <PyObject*> field and self._lives(known.place) and len(never_indexed) == 0:
+        if known != NULL and self._lives(known.place) and len(never_indexed) == 0:
             return _write_integer(at, 0x80, 7, self._index(known.place))
         name, value = field
         secrecy = _secrecy.get(name, MAY_INDEX)
@@ -196,7 +194,7 @@ cdef class HpackEncoder:
             place = self.found
             exact = True
         if exact:
-            self._know(slot, field, place)
+            self._know(field, place)
             return _write_integer(at, 0x80, 7, self._index(place))
         if self._worth_inserting(name, value, pair):
             at = _write_literal(at, 0x40, 6, place, name, value, True)
@@ -204,13 +202,33 @@ cdef class HpackEncoder:
             return at
         return _write_literal(at, 0, 4, place, name, value, False)
 
-    cdef void _know(self, uint64_t slot, tuple field, uint64_t place) noexcept:
-        """Two slots for each field: the younger one first, the older one moves over."""
+    cdef KnownField* _known(self, tuple field) noexcept:
+        """What is known of the field, NULL if nothing."""
+        cdef uint64_t home = _slot(<PyObject*> field)
+        cdef int way
+        for way in range(WAYS):
+            if self.known[home + way & (SLOTS - 1)].field == <PyObject*> field:
+                return &self.known[home + way & (SLOTS - 1)]
+        return NULL
+
+    cdef void _know(self, tuple field, uint64_t place) noexcept:
+        """In its own slot if that was known before, else in a free one, else in the place of another."""
+        cdef uint64_t home = _slot(<PyObject*> field)
+        cdef KnownField* known = self._known(field)
+        cdef int way
+        for way in range(WAYS):
+            if known != NULL:
+                break
+            if not self._lives(self.known[home + way & (SLOTS - 1)].place) or (
+                self.known[home + way & (SLOTS - 1)].field == NULL
+            ):
+                known = &self.known[home + way & (SLOTS - 1)]
+        if known == NULL:
+            known = &self.known[home]
         Py_INCREF(field)
-        Py_XDECREF(self.known[slot ^ 1].field)
-        self.known[slot ^ 1] = self.known[slot]
-        self.known[slot].field = <PyObject*> field
-        self.known[slot].place = place
+        Py_XDECREF(known.field)
+        known.field = <PyObject*> field
+        known.place = place
 
     cdef bint _find(self, bytes name, bytes value, uint64_t pair) except -1:
         """Look for a row of the dynamic table; its place goes to `self.found`."""
@@ -288,10 +306,10 @@ cdef class HpackEncoder:
 
     cdef int _allocate(self) except -1:
         """On the first block: an idle connection pays nothing."""
-        self.known = <KnownField*> calloc(KNOWN_FIELDS, sizeof(KnownField))
+        self.known = <KnownField*> calloc(SLOTS, sizeof(KnownField))
         self.seen = <uint32_t*> calloc(SEEN_PAIRS, sizeof(uint32_t))
-        self.recipes = <Recipe*> calloc(RECIPES, sizeof(Recipe))
+        self.recipes = <Recipe*> calloc(SLOTS, sizeof(Recipe))
         if self.known == NULL or self.seen == NULL or self.recipes == NULL:
             raise MemoryError("no memory for an HPACK encoder")
-        self.blocks = [None] * RECIPES
+        self.blocks = [None] * SLOTS
         return 0

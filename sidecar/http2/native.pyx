@@ -5,14 +5,14 @@ Every method counts, judges, changes state, queues what must be answered, and ca
 Rules for the pointers: `receive_data` holds the bytes object that is read from; a payload is copied or decoded before
 a sink is called; nothing is read from `carry` or `block` after a sink was called but by `_take`, which owns them, and
 `receive_data` inside `receive_data` is refused. A sink may command anything, so no state is kept across its call:
-objects that are needed after it or during it sit in local variables.
+objects that are needed after it or during it sit in local variables. What a caller may set to None is checked.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
-from sidecar.http2 import constants as c
+from sidecar.http2 import interface
 from sidecar.http2.buffer cimport buffer_clear, buffer_extend
 from sidecar.http2.errors import LocalProtocolError, RemoteProtocolError
 from sidecar.http2.frame cimport *
@@ -32,12 +32,18 @@ cdef enum:
 
 cdef int64_t LARGEST_WINDOW = 0x7FFF_FFFF
 cdef const char* PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-cdef StreamSink UNHEARD = StreamSink()
+cdef StreamSink DEAF = interface.DEAF
+cdef Sink DEAF_CONNECTION = Sink()
 
 
 cdef inline uint32_t _known(uint32_t error_code) noexcept:
     """An unknown error code has no special meaning (H2-16)."""
     return error_code if error_code <= E_LAST_KNOWN else E_INTERNAL
+
+
+cdef inline StreamSink _listener(NativeStream stream):
+    """Who hears of the stream; a caller that let go of it may have left None."""
+    return stream.sink if stream.sink is not None else DEAF
 
 
 cdef class NativeCodec(SendingHalf):
@@ -63,6 +69,8 @@ cdef class NativeCodec(SendingHalf):
     cpdef object receive_data(self, bytes data):
         cdef NativeCodec alive = self  # whatever a sink lets go of
         cdef int outcome
+        if data is None:
+            raise TypeError("receive_data takes bytes")
         if self.dead:
             return
         if self.receiving:
@@ -210,7 +218,7 @@ cdef class NativeCodec(SendingHalf):
         if error_code != NO_STREAM_ERROR:
             self._credit_connection(size)
             return self._stream_error(stream, error_code)
-        sink = stream.sink
+        sink = _listener(stream)
         data = PyBytes_FromStringAndSize(<const char*> at, length)
         stream.unacknowledged += length
         if self.hold:
@@ -307,7 +315,7 @@ cdef class NativeCodec(SendingHalf):
         error_code = self._wrong_block(stream, block, end_stream, self_dependent)
         if error_code != NO_STREAM_ERROR:
             return self._stream_error(stream, error_code)
-        sink = stream.sink
+        sink = _listener(stream)
         if stream.received_head:
             self._close_remote(stream)
             sink.on_trailers(block)
@@ -344,7 +352,7 @@ cdef class NativeCodec(SendingHalf):
     cdef int _request(self, uint32_t stream_id, NativeBlock block, bint end_stream, bint self_dependent) except -1:
         """A stream that the peer opens (SERVER)."""
         cdef NativeStream stream
-        cdef Sink sink = self.sink
+        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
         cdef int error_code
         self.highest_received = stream_id
         if stream_id > self.goaway_sent:
@@ -359,7 +367,7 @@ cdef class NativeCodec(SendingHalf):
                     return self._fail(E_ENHANCE_YOUR_CALM, "too many resets caused by the peer")
             queue_word(&self.out, TYPE_RST_STREAM, stream_id, error_code)
             return self._reply_queued()
-        stream = self._new_stream(stream_id, UNHEARD)
+        stream = self._new_stream(stream_id, DEAF)
         stream.received_head = True
         stream.octets_left = block.content_length
         stream.remote_closed = end_stream
@@ -421,13 +429,13 @@ cdef class NativeCodec(SendingHalf):
             return FINE
         if self.role != CLIENT and not stream.sent_head and self.guard.one_reset_too_many():
             return self._fail(E_ENHANCE_YOUR_CALM, "too many resets caused by the peer")
-        sink = stream.sink
+        sink = _listener(stream)
         self._close_both(stream, True)
         sink.on_reset(_known(read_32(at)), True)
         return FINE
 
     cdef int _settings(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
-        cdef Sink sink = self.sink
+        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
         cdef Py_ssize_t i
         cdef uint32_t window_before = self.peer_stream_window
         cdef bint opened
@@ -500,7 +508,7 @@ cdef class NativeCodec(SendingHalf):
         return FINE
 
     cdef int _ping(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
-        cdef Sink sink = self.sink
+        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
         cdef bytes payload
         if length != 8:
             return self._fail(E_FRAME_SIZE, "PING with a wrong length")
@@ -516,7 +524,7 @@ cdef class NativeCodec(SendingHalf):
         return FINE
 
     cdef int _goaway(self, const uint8_t* at, Py_ssize_t length, uint32_t stream_id) except -1:
-        cdef Sink sink = self.sink
+        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
         cdef list sinks = []
         cdef bytes debug
         cdef uint32_t last
@@ -537,7 +545,7 @@ cdef class NativeCodec(SendingHalf):
         if self.role == CLIENT:
             for stream in self.streams.in_order():
                 if (<NativeStream> stream).id > last:
-                    sinks.append((<NativeStream> stream).sink)
+                    sinks.append(_listener(<NativeStream> stream))
                     self._close_both(<NativeStream> stream, False)  # what it still sends is late, not wrong
         for refused in sinks:
             (<StreamSink> refused).on_reset(E_REFUSED_STREAM, True)
@@ -573,12 +581,12 @@ cdef class NativeCodec(SendingHalf):
         stream.send_window += increment
         if stream.cut_short and not stream.local_closed and stream.send_window > 0 and self.send_window > 0:
             stream.cut_short = False
-            sink = stream.sink
+            sink = _listener(stream)
             sink.on_window()
         return FINE
 
     cdef int _maybe_say_window_opened(self) except -1:
-        cdef Sink sink = self.sink
+        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
         if self.cut_short and self.send_window > 0:
             self.cut_short = False
             sink.on_window()
@@ -600,7 +608,7 @@ cdef class NativeCodec(SendingHalf):
 
     cdef int _stream_error(self, NativeStream stream, uint32_t error_code) except -1:
         """The peer's fault ends one stream: counted, answered once, told last (SE-12)."""
-        cdef StreamSink sink = stream.sink
+        cdef StreamSink sink = _listener(stream)
         if self.guard.one_reset_too_many():
             return self._fail(E_ENHANCE_YOUR_CALM, "too many resets caused by the peer")
         if self._reply_queued() != FINE:

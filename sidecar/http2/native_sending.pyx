@@ -218,7 +218,7 @@ cdef class SendingHalf(Codec):
         self.output_allowance = max(octets, 0)
 
     cpdef object send_ping(self, bytes payload):
-        if len(payload) != 8:
+        if payload is None or len(payload) != 8:
             raise LocalProtocolError("a PING carries 8 octets")
         if self.dead:
             return
@@ -228,6 +228,8 @@ cdef class SendingHalf(Codec):
         memcpy(queue_frame(&self.out, 8, TYPE_PING, 0, 0), PyBytes_AS_STRING(payload), 8)
 
     cpdef object send_goaway(self, unsigned int last_stream_id, unsigned int error_code, bytes debug=b""):
+        if debug is None:
+            raise TypeError("the debug data of a GOAWAY is bytes")
         self.goaway_sent = min(self.goaway_sent, last_stream_id)
         if not self.dead:
             self._queue_goaway(self.goaway_sent, error_code, debug)
@@ -274,6 +276,8 @@ cdef class SendingHalf(Codec):
         return state
 
     cdef int _check_list_size(self, HeaderBlock block) except -1:
+        if block is None:
+            raise TypeError("there is no field block to send")
         if self.peer_max_list_size >= 0 and block.size > self.peer_max_list_size:
             raise HeaderListTooLarge(
                 f"a field list of {block.size} octets where the peer takes {self.peer_max_list_size}"

@@ -17,7 +17,7 @@ from sidecar.http2.errors import ProtocolError
 from sidecar.http2.interface import CodecSettings, HeaderBlock
 from tests import frames
 from tests.conftest import CODEC_NAMES
-from tests.http2.script import CLIENT, REQUEST, RESPONSE, SERVER, TRAILERS, RecordingStream, Script, byte_by_byte, whole
+from tests.http2.script import CLIENT, REQUEST, RESPONSE, SERVER, TRAILERS, Script, byte_by_byte, whole
 
 if "native" not in CODEC_NAMES:
     pytest.skip("the native codec is not built here", allow_module_level=True)
@@ -25,6 +25,8 @@ if "native" not in CODEC_NAMES:
 SMALL = {"stream_window": 900, "connection_window": 70_000, "max_concurrent_streams": 6, "max_header_list_size": 600}
 INTERIM = ((b":status", b"103"),)
 SECRET = (*REQUEST, (b"authorization", b"Bearer x"), (b"grpc-timeout", b"20m"))
+LIMITS = [(3, 2), (3, 50), (4, 0), (4, 300), (4, 70_000), (5, 20_000), (1, 0), (1, 4096), (6, 500), (9, 9)]
+WRONG = [REQUEST, RESPONSE, TRAILERS, ((b"Bad", b""),)]
 BIG = (*TRAILERS, (b"x-big", b"b" * 700))
 
 
@@ -121,8 +123,7 @@ class ScriptedPeer:
             case 0:
                 return frames.window_update(0, dice.choice([1, 1000]))
             case 1 | 2:
-                limits = [(3, 2), (3, 50), (4, 0), (4, 300), (4, 70_000), (5, 20_000), (1, 0), (1, 4096), (6, 500), (9, 9)]
-                return frames.settings(dice.choice(limits))
+                return frames.settings(dice.choice(LIMITS))
             case 3:
                 return frames.ping(ack=dice.random() < 0.5)
             case 4:
@@ -134,7 +135,7 @@ class ScriptedPeer:
         dice = self.dice
         match dice.randrange(8):
             case 0:
-                return self.octets.headers(stream_id, dice.choice([REQUEST, RESPONSE, TRAILERS, ((b"Bad", b""),)]), True)
+                return self.octets.headers(stream_id, dice.choice(WRONG), True)
             case 1 | 2:
                 return frames.data(stream_id, bytes(dice.choice([0, 5, 2000])))
             case 3:
