@@ -123,7 +123,7 @@ def connect(port: int) -> grpc.Channel:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", -1),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 200),
         ("grpc.enable_retries", 0),  # what fails must be seen to fail
     ]
     return grpc.insecure_channel(f"127.0.0.1:{port}", options=options)

@@ -130,6 +130,7 @@ class Bench:
         self.sidecars: list[Sidecar] = []
         self._lanes: list[Lane] = []
         self._opened: list[Lane] = []
+        self._failed = False
 
     def lane(self) -> Lane:
         """A lane nobody has used."""
@@ -139,6 +140,7 @@ class Bench:
 
     def open(self, lanes: int = 1, connection: dict[str, Any] | None = None, **config: Any) -> list[Lane]:
         """Lanes on a new sidecar, whose config and connection settings may differ from the common ones."""
+        assert not self._failed, "the sidecar did not start for an earlier test of this bench, see there"
         listeners = [socket.create_server(("127.0.0.1", 0), backlog=16) for _ in range(lanes)]
         limits = config.pop("limits", {})
         upstreams = [
@@ -155,6 +157,7 @@ class Bench:
         try:
             sidecar.__enter__()
         except BaseException:
+            self._failed = True
             for listener in listeners:
                 listener.close()
             raise
