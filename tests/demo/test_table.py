@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.demo.admin import Endpoint
 from sidecar.demo.screen import Screen, wants_color
@@ -70,13 +71,8 @@ def test_an_instance_that_left_is_shown_as_gone_until_others_have_left_after_it(
 
 
 def test_an_ejected_instance_is_called_so() -> None:
-    assert [row.state for row in board_of(Endpoint(**{**_fields(READY), "state": "ejected"})).rows.values()] == [
-        "ejected"
-    ]
-
-
-def _fields(endpoint: Endpoint) -> dict[str, object]:
-    return {name: getattr(endpoint, name) for name in endpoint.__struct_fields__}
+    board = board_of(replace(READY, state="ejected"))
+    assert [row.state for row in board.rows.values()] == ["ejected"]
 
 
 # === the screen ===
