@@ -1,7 +1,7 @@
 """A user's balancer, kept at arm's length: what it raises must not reach the pool, the watch, or another RPC.
 
 `pick` is checked, since an endpoint without a connection would be picked again and again. What `pick` raises fails the
-one RPC (13); what `done` and `on_change` raise is logged and changes nothing.
+one RPC (13); what `done`, `push_back` and `on_change` raise is logged and changes nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class OwnBalancer(Balancer):
             self.inner.done(endpoint, outcome, latency, now)
         except Exception:
             log.exception("the balancer %s failed in `done`; the RPC is not affected", self.label)
+
+    def push_back(self, endpoint: Endpoint, seconds: float, now: float) -> None:
+        try:
+            self.inner.push_back(endpoint, seconds, now)
+        except Exception:
+            log.exception("the balancer %s failed in `push_back`; the RPC is not affected", self.label)
 
     def on_change(self, cluster: Cluster) -> None:
         try:

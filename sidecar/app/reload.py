@@ -64,7 +64,9 @@ class Reload:
 
     def _needs_balancer(self, entry: UpstreamEntry) -> bool:
         known = self.sidecar.by_service.get(entry.service)
-        return known is None or known.entry.balancer != entry.balancer
+        if known is None:
+            return True
+        return (known.entry.balancer, known.entry.balancing) != (entry.balancer, entry.balancing)
 
     def _new_listener(self, service: str, entry: UpstreamEntry) -> Listener | None:
         known = self.sidecar.by_service.get(service)

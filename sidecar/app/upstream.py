@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from sidecar.app.own_balancer import OwnBalancer
 from sidecar.config.model import StaticEndpoint, UpstreamEntry
@@ -13,8 +13,10 @@ from sidecar.control.registry import Registry
 from sidecar.control.settings import RegistrySettings
 from sidecar.control.static import StaticRegistry
 from sidecar.control.watch import Watch
-from sidecar.policy.balancer import BALANCERS, Balancer
+from sidecar.policy.balancer import Balancer
+from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
+from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.engine import Engine
@@ -28,7 +30,7 @@ class Upstream:
     def __init__(self, engine: Engine, entry: UpstreamEntry, balancer: Balancer) -> None:
         self.engine = engine
         self.entry = entry
-        self.cluster = Cluster(entry.service, balancer)
+        self.cluster = Cluster(entry.service, balancer, entry.balancing)
         self.metrics = UpstreamMetrics(entry.service)
         self.listener_metrics = ListenerMetrics(entry.service)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits)
@@ -59,9 +61,7 @@ class Upstream:
     def reconfigure(self, entry: UpstreamEntry, balancer: Balancer | None) -> None:
         """New settings; a new balancer starts with the endpoints and their counters as they are."""
         self.entry = entry
-        if balancer is not None:
-            self.cluster.balancer = balancer
-            self.cluster.refresh()
+        self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing)
         self.dispatch.reconfigure(entry.connection, entry.limits)
 
     def move(self, listener: Listener) -> Listener:
@@ -86,11 +86,11 @@ class Upstream:
 # === from the file ===
 
 
-def load_balancer(name: str, rng: random.Random) -> Balancer:
+def load_balancer(name: str, rng: random.Random, settings: BalancingSettings | None = None) -> Balancer:
     """A built-in balancer, or a user's class named `module:Class`. Raises ValueError with a sentence."""
-    factory: Callable[[random.Random], Balancer] | None = BALANCERS.get(name)
+    factory = BALANCERS.get(name)
     if factory is not None:
-        return factory(rng)
+        return factory(rng, settings or BalancingSettings())
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -110,7 +110,7 @@ def load_balancers(entries: Mapping[str, UpstreamEntry], rng: random.Random) -> 
     problems: list[str] = []
     for service, entry in entries.items():
         try:
-            balancers[service] = load_balancer(entry.balancer, rng)
+            balancers[service] = load_balancer(entry.balancer, rng, entry.balancing)
         except ValueError as error:
             problems.append(f"upstream {service}: {error}")
     return balancers, problems

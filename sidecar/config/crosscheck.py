@@ -14,7 +14,7 @@ from sidecar.config.model import Config, StaticEndpoint
 from sidecar.config.problem import guess
 from sidecar.config.reader import Path, name_of
 from sidecar.control.settings import DiscoverySettings
-from sidecar.policy.balancer import BALANCERS
+from sidecar.policy.builtin import BALANCERS
 
 Finding = tuple[Path, str]
 Check = Callable[[Config], Iterator[Finding]]

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
+from sidecar.policy.settings import BalancingSettings
 from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
 from sidecar.units import Address, Count, Name
 
@@ -36,8 +37,12 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ),
     ]
     balancer: Annotated[
-        str, Meta(description="round_robin, least_request, or a Python class as `module:Class`.")
+        str,
+        Meta(description="round_robin, random, least_request, peak_ewma, pick_first, or a class as `module:Class`."),
     ] = "least_request"
+    balancing: Annotated[BalancingSettings, Meta(description="How it treats what is new and what is unhealthy.")] = (
+        BalancingSettings()
+    )
     endpoints: Annotated[
         tuple[str | StaticEndpoint, ...] | None,
         Meta(

@@ -6,6 +6,8 @@ from sidecar.policy.balancer cimport Balancer, PickContext
 cdef class Cluster:
     cdef public str name
     cdef public Balancer balancer
+    cdef public double slow_start
+    cdef public double panic_threshold
     cdef public list endpoints
     cdef public list pickable
     cdef public str source

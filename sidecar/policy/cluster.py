@@ -20,6 +20,7 @@ from sidecar.policy.endpoint import (
     TRANSIENT_FAILURE,
     Endpoint,
 )
+from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member, Snapshot
 
 # Why nothing can be picked: each is a metric label, and a sentence in `Refusal.text` (D18).
@@ -64,9 +65,12 @@ Observer = Callable[[Change], None]
 class Cluster:
     """The members of one service. It lives as long as its upstream is configured."""
 
-    def __init__(self, name: str, balancer: Balancer) -> None:
+    def __init__(self, name: str, balancer: Balancer, balancing: BalancingSettings | None = None) -> None:
+        settings = balancing or BalancingSettings()
         self.name = name
         self.balancer = balancer
+        self.slow_start: float = settings.slow_start  # seconds
+        self.panic_threshold: float = settings.panic_threshold
         self.endpoints: list[Endpoint] = []
         self.pickable: list[Endpoint] = []
         self.source: str = ""  # of the newest snapshot; empty: none yet
@@ -93,8 +97,10 @@ class Cluster:
         for address, member in members.items():
             kept = self._by_address.get(address)
             if kept is None:
-                self._by_address[address] = Endpoint(member, snapshot.source, now)
-                added.append(self._by_address[address])
+                endpoint = self._by_address[address] = Endpoint(member, snapshot.source, now)
+                if self.source:  # those of the first snapshot are new to this sidecar only
+                    endpoint.warm_at = now + self.slow_start
+                added.append(endpoint)
             else:
                 kept.member = member
                 kept.source = snapshot.source
@@ -147,14 +153,34 @@ class Cluster:
         """Ejection's verdict, with its reason in words."""
         endpoint.reason = reason
         if endpoint.state != state:
+            if state == HEALTHY:
+                endpoint.warm_at = now + self.slow_start
             endpoint.state = state
             endpoint.since_at = now
             self.refresh()
 
+    # === settings: written by a reload ===
+
+    def reconfigure(self, balancer: Balancer, balancing: BalancingSettings) -> None:
+        """New settings; another balancer begins with the endpoints as they are, and without the notes of the last."""
+        self.slow_start = balancing.slow_start
+        self.panic_threshold = balancing.panic_threshold
+        if balancer is not self.balancer:
+            self.balancer = balancer
+            for endpoint in self.endpoints:
+                endpoint.forget()
+        self.refresh()
+
+    # === what may be picked ===
+
     def refresh(self) -> None:
         """Recompute `pickable`: the best tier that is not empty."""
         ready = [e for e in self.endpoints if e.connectivity == READY and not e.saturated]
-        best = [e for e in ready if e.state == HEALTHY and not e.suspect]
+        believed = [e for e in ready if not e.suspect]
+        best = [e for e in believed if e.state == HEALTHY]
+        if best and len(best) < self.panic_threshold * len(believed):
+            # So few cannot carry the load of all: spread it over the ejected ones too (D9).
+            best = believed
         if not best:
             best = [e for e in ready if e.state == HEALTHY]
         if not best:

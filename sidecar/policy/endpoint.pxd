@@ -20,5 +20,11 @@ cdef class Endpoint:
     cdef public int state
     cdef public str reason
     cdef public double since_at
+    cdef public double share
+    cdef public double turn
+    cdef public double price
+    cdef public double penalty
+    cdef public double sampled_at
+    cdef public double warm_at
     cdef public bint removed
     cdef public object pool

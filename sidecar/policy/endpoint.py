@@ -48,8 +48,22 @@ class Endpoint:
         self.reason: str = ""  # why `state` is what it is, in words
         self.since_at: float = now
 
+        # The balancer's notes, written by nobody else; `forget` clears them for another balancer.
+        self.share: float = 1.0  # what one RPC weighs here: the mean weight over its own
+        self.turn: float = 0.0  # the virtual time from which it is due again; 0: not seen yet
+        self.price: float = 0.0  # expected latency times penalty, on the balancer's own growing scale; 0: not known
+        self.penalty: float = 1.0  # the factor in `price` that failures put there
+        self.sampled_at: float = 0.0  # the scale when `price` was last changed by an attempt; 0: never
+        self.warm_at: float = 0.0  # until then it takes less than its weight says (slow start), written by `Cluster`
+
         self.removed: bool = False  # left out of the newest snapshot; no new picks
         self.pool: object = None  # the proxy's connections to it; policy never looks inside
+
+    def forget(self) -> None:
+        """Another balancer takes over: its notes are in its own scale."""
+        self.share = 1.0
+        self.turn = self.price = self.sampled_at = 0.0
+        self.penalty = 1.0
 
     @property
     def suspect(self) -> bool:

@@ -11,9 +11,9 @@ import aiohttp
 from sidecar.admin.server import AdminServer
 from sidecar.admin.settings import AdminSettings
 from sidecar.admin.view import UpstreamView
-from sidecar.policy.balancer import RoundRobin
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import CONNECTING, EJECTED, READY, TRANSIENT_FAILURE
+from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
 from sidecar.telemetry.metrics import ListenerMetrics, ProcessMetrics, RegistryMetrics, UpstreamMetrics
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sidecar.admin.clusters import count_endpoints, describe, to_text
 from sidecar.admin.view import UpstreamView
-from sidecar.policy.balancer import RoundRobin
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import CONNECTING, EJECTED, PROBATION, READY
+from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
 from sidecar.telemetry.metrics import UpstreamMetrics
 from tests.admin.desk import NOW, Desk, opened, orders, prices, stuck

@@ -12,9 +12,9 @@ import pytest
 from sidecar.control.consul import ConsulRegistry
 from sidecar.control.settings import ConsulSettings, DiscoverySettings, RegistrySettings
 from sidecar.control.watch import Watch
-from sidecar.policy.balancer import RoundRobin
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import Endpoint
+from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.snapshot import WARNING
 from sidecar.telemetry.metrics import RegistryMetrics
 from tests.control.waiting import eventually, running

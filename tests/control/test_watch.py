@@ -16,9 +16,9 @@ from sidecar.control.registry import Health, Instance, Lease, Registry, Registry
 from sidecar.control.settings import DiscoverySettings, RegistrySettings
 from sidecar.control.static import StaticRegistry
 from sidecar.control.watch import COALESCE, DENIED_PAUSE, Watch
-from sidecar.policy.balancer import RoundRobin
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.membership import EMPTY_HELD, REMOVAL_HELD
+from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.snapshot import Member, Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics
 from tests.control.waiting import eventually, running

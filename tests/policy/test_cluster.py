@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.policy.balancer import RoundRobin
 from sidecar.policy.cluster import (
     ALL_CONNECTING,
     ALL_FAILING,
@@ -30,6 +29,9 @@ from sidecar.policy.endpoint import (
     TRANSIENT_FAILURE,
     Endpoint,
 )
+from sidecar.policy.least_request import LeastRequest
+from sidecar.policy.rotation import RoundRobin
+from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import PASSING, SUSPECT, WARNING, Member, Snapshot
 
 
@@ -167,6 +169,43 @@ def test_ejection_never_leaves_nothing_to_pick() -> None:
     cluster.set_state(cluster.endpoints[0], EJECTED, "5 failures in a row", 0.0)
     cluster.set_state(cluster.endpoints[1], PROBATION, "one trial", 0.0)
     assert cluster.pickable == cluster.endpoints
+
+
+@pytest.mark.parametrize(("ejected", "pickable"), [(1, 3), (2, 2), (3, 4), (4, 4)])
+def test_below_the_panic_threshold_the_ejected_share_the_load(ejected: int, pickable: int) -> None:
+    cluster = cluster_of("a:1", "b:1", "c:1", "d:1")
+    for endpoint in cluster.endpoints[:ejected]:
+        cluster.set_state(endpoint, EJECTED, "5 failures in a row", 0.0)
+    assert len(cluster.pickable) == pickable
+
+
+def test_a_threshold_of_nothing_never_panics_while_one_is_healthy() -> None:
+    cluster = cluster_of("a:1", "b:1", "c:1", "d:1")
+    cluster.reconfigure(cluster.balancer, BalancingSettings(panic_threshold=0.0))
+    for endpoint in cluster.endpoints[:3]:
+        cluster.set_state(endpoint, EJECTED, "5 failures in a row", 0.0)
+    assert cluster.pickable == cluster.endpoints[3:]
+
+
+def test_panic_does_not_bring_back_the_suspect() -> None:
+    cluster = cluster_of("a:1", "b:1", "c:1", "d:1")
+    members = (Member(address="a:1", status=SUSPECT), *(Member(address=f"{name}:1") for name in "bcd"))
+    cluster.apply(Snapshot(service="orders", members=members, source="consul"), 1.0)
+    for endpoint in cluster.endpoints[1:3]:
+        cluster.set_state(endpoint, EJECTED, "5 failures in a row", 0.0)
+    assert cluster.pickable == cluster.endpoints[1:]
+
+
+def test_another_balancer_begins_without_the_notes_of_the_last() -> None:
+    cluster = Cluster("orders", LeastRequest(random.Random(1)))
+    cluster.apply(snapshot("a:1", "b:1"), 0.0)
+    for endpoint in cluster.endpoints:
+        cluster.set_connectivity(endpoint, READY)
+    for _ in range(1000):
+        cluster.pick(None, 0.0)
+    cluster.reconfigure(LeastRequest(random.Random(2)), BalancingSettings())
+    assert max(endpoint.turn for endpoint in cluster.endpoints) < 10
+    assert {cluster.pick(None, 0.0) for _ in range(4)} == set(cluster.endpoints)
 
 
 def test_a_suspect_endpoint_is_picked_only_when_no_better_healthy_one_is_ready() -> None:

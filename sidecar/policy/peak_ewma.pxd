@@ -1,0 +1,32 @@
+# The C face of peak_ewma; what it does is written in peak_ewma.py.
+
+cimport cython
+
+from sidecar.policy.balancer cimport PickContext, untried, warmth
+from sidecar.policy.cluster cimport Cluster
+from sidecar.policy.endpoint cimport Endpoint
+from sidecar.policy.least_request cimport TurnTaking
+
+cdef double DECAY, SEED, SOFTENING, WORST, MAX_PUSH_BACK, OVERLOADED, FAR, AHEAD
+cdef int _SUCCESS, _CANCELLED
+
+
+cdef class PeakEwma(TurnTaking):
+    cdef public double _began_at
+    cdef public double _read_at
+    cdef public double _scale
+
+    @cython.locals(
+        candidates=list, count=Py_ssize_t, everyone=bint, draw=double, look=Py_ssize_t, index=Py_ssize_t,
+        best=Endpoint, other=Endpoint, best_price=double, best_share=double, share=double, ahead=double, load=double,
+        price=double,
+    )
+    cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
+    @cython.locals(scale=double, sample=double, estimate=double, penalty=double)
+    cpdef object done(self, Endpoint endpoint, int outcome, double latency, double now)
+    cpdef object push_back(self, Endpoint endpoint, double seconds, double now)
+    @cython.locals(endpoint=Endpoint)
+    cpdef object on_change(self, Cluster cluster)
+    cpdef double _read(self, double now)
+    @cython.locals(shrink=double, endpoint=Endpoint)
+    cpdef object _start_over(self, Cluster cluster, double now)

@@ -1,0 +1,24 @@
+"""The settings of the policy room: how an upstream's RPCs are spread."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from sidecar.units import Duration, Fraction
+
+
+class BalancingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the balancer treats what is new and what is unhealthy."""
+
+    slow_start: Annotated[
+        Duration,
+        Meta(
+            description="An instance that is new or back from ejection grows to its full share over this; 0: at once."
+        ),
+    ] = 10.0  # Envoy off, HAProxy off; its share begins at 10 %, Envoy's floor
+    panic_threshold: Annotated[
+        Fraction,
+        Meta(description="With fewer healthy than this share of the connected instances, all are used; 0: never."),
+    ] = 0.5  # Envoy 50 %
