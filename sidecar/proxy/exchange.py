@@ -290,7 +290,7 @@ class Exchange(StreamSink):
         """Another attempt when the turn settles: by then it is known whether the connection is going away."""
         self._move(RETRY)
         self.why = why
-        self.request.finished = False
+        self.request.rewind()
         self.dispatch.requeue(self)
 
     def resume(self) -> None:

@@ -32,6 +32,7 @@ cdef class Relay:
     cpdef object receive(self, bytes data, bint end_stream)
     cpdef object finish(self, HeaderBlock trailers)
     cpdef object attach(self, Connection target, Stream stream)
+    cpdef object rewind(self)
     cpdef object detach(self)
     cpdef object pump(self)
     @cython.locals(target=Connection, stream=Stream, data=bytes, left=Py_ssize_t, taken=Py_ssize_t, last=bint)

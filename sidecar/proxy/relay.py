@@ -93,15 +93,22 @@ class Relay:
     # === to the target ===
 
     def attach(self, target: Connection, stream: Stream) -> None:
-        """Send to `stream` from now on, from the first octet kept."""
+        """Send to `stream` from now on, first what is held."""
         self.target = target
         self.target_stream = stream
-        self.sent = 0
-        if self.replay is not None and self.replay.live:
-            self._clear_pending()
-            for chunk in self.replay.chunks:
-                self._hold(chunk, 0)
         self.pump()
+
+    def rewind(self) -> None:
+        """Hold everything from the first octet on, for another attempt.
+
+        Not when the attempt starts: until then more may come and overflow the replay, which would drop the beginning.
+        """
+        assert self.replay is not None and self.replay.live
+        self.finished = False
+        self.sent = 0
+        self._clear_pending()
+        for chunk in self.replay.chunks:
+            self._hold(chunk, 0)
 
     def detach(self) -> None:
         """The target is gone. What arrives is held until `attach`, or dropped by `discard`."""

@@ -116,6 +116,7 @@ class Ear(StreamSink):
         self.ended = False  # END_STREAM came
         self.reset: int | None = None
         self.crediting = True
+        self.responded = False  # for the test's own use
         self.owed = 0  # octets not given back
         self.unsent: list[bytes] = []  # what this peer wants to send and may not yet
         self.sent = b""  # what this peer's codec took

@@ -64,6 +64,21 @@ async def test_rpcs_share_one_connection(codec: type[Codec]) -> None:
 
 
 @on_loop
+async def test_connection_lost_before_its_dial_has_returned_is_dialled_again(codec: type[Codec]) -> None:
+    stage = Stage(codec)
+    while not stage.server.connections:
+        await asyncio.sleep(0)
+    stage.server.connection.exchange()
+    assert stage.endpoint(ADDRESS).connectivity == READY
+    stage.server.connection.codec.send_goaway(0, h2.NO_ERROR)
+    stage.server.connection.exchange()
+    assert stage.endpoint(ADDRESS).connectivity == CONNECTING
+    stage.loop.advance(1)  # the redial comes due in the very turn in which the dial would return
+    await stage.run()
+    assert (stage.endpoint(ADDRESS).connectivity, stage.server.dials) == (READY, 2)
+
+
+@on_loop
 async def test_endpoint_that_cannot_be_reached_is_dialled_again_after_a_growing_wait(codec: type[Codec]) -> None:
     stage = Stage(codec, connection=ConnectionSettings(backoff_base=1, backoff_max=4))
     stage.server.refusing = ConnectionRefusedError(111, "refused")

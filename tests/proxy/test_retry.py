@@ -227,6 +227,35 @@ async def test_replayed_octets_are_credited_once(codec: type[Codec]) -> None:
 
 
 @on_loop
+async def test_what_comes_between_two_attempts_may_overflow_the_replay_and_loses_nothing(codec: type[Codec]) -> None:
+    """The beginning is then in the replay only, which the overflow drops."""
+    stage = await started(codec, limits=LimitSettings(replay_size=1000))
+    app = stage.app()
+    await stage.run()
+    call = app.call()
+    call.send(b"beginning ")
+    await stage.advance(10)
+    stage.server.hanging = True
+    stage.server.connection.codec.send_goaway(0, h2.NO_ERROR)
+    await stage.run()
+    assert stage.metrics.queued == 1
+    call.send(b"x" * 2000)
+    call.end()
+    await stage.run()
+    assert stage.engine.replay_size == 0
+    stage.add_server("10.0.0.2:50051")
+    stage.discover("10.0.0.1:50051", "10.0.0.2:50051")
+    await stage.run()
+    connection = stage.dispatch.servers["10.0.0.2:50051"].connection
+    (again,) = connection.streams
+    assert again.data == b"beginning " + b"x" * 2000
+    connection.answer(again)
+    await stage.run()
+    assert call.status == 0
+    assert stage.leaks() == []
+
+
+@on_loop
 async def test_request_still_streaming_is_continued_on_the_second_attempt(codec: type[Codec]) -> None:
     stage = await started(codec, servers=2)
     app = stage.app()
