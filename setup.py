@@ -24,6 +24,7 @@ EXTENSIONS = (
     "sidecar/http2/native_stream.pyx",
     "sidecar/http2/native_limits.pyx",
     "sidecar/http2/native_sending.pyx",
+    "sidecar/http2/native_receiving.pyx",
     "sidecar/http2/native.pyx",
     "sidecar/telemetry/metrics.py",
     "sidecar/rpc/metadata.py",

@@ -1,26 +1,22 @@
 """The native codec: frames straight from the received octets, nothing made for a frame but what a sink is given.
 
-Every method counts, judges, changes state, queues what must be answered, and calls a sink last, as the readable twin
-`reference_receiving` does; where the two differ, one of them is wrong.
-Rules for the pointers: `receive_data` holds the bytes object that is read from; a payload is copied or decoded before
-a sink is called; nothing is read from `carry` or `block` after a sink was called but by `_take`, which owns them, and
-`receive_data` inside `receive_data` is refused. A sink may command anything, so no state is kept across its call:
-objects that are needed after it or during it sit in local variables. What a caller may set to None is checked.
+Here octets become frames, and the frames that are about the connection are taken; `native_receiving` takes those
+that carry a message, `native_sending` has the commands.
+Rules for the pointers: `receive_data` holds the bytes object that is read from; nothing is read from `carry` after a
+sink was called but by `_take`, which owns it, and `receive_data` inside `receive_data` is refused. A sink may command
+anything, so no state is kept across its call.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
-from sidecar.http2 import interface
 from sidecar.http2.buffer cimport buffer_clear, buffer_extend
 from sidecar.http2.errors import LocalProtocolError, RemoteProtocolError
 from sidecar.http2.frame cimport *
-from sidecar.http2.hpack_decoder cimport DECODED_ABUSIVE, DECODED_BROKEN, DECODED_WHOLE, Decoded, HpackDecoder
 from sidecar.http2.interface cimport Sink, StreamSink
-from sidecar.http2.native_block cimport AS_REQUEST, AS_RESPONSE, AS_TRAILERS, NativeBlock
-from sidecar.http2.native_sending cimport SendingHalf
-from sidecar.http2.native_stream cimport PEER_KNOWS, NOT_KNOWN, NativeStream
+from sidecar.http2.native_receiving cimport FATAL, FINE, ReceivingHalf
+from sidecar.http2.native_stream cimport NativeStream
 
 cdef enum:
     CLIENT = 0
@@ -32,8 +28,6 @@ cdef enum:
 
 cdef int64_t LARGEST_WINDOW = 0x7FFF_FFFF
 cdef const char* PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-cdef StreamSink DEAF = interface.DEAF
-cdef Sink DEAF_CONNECTION = Sink()
 
 
 cdef inline uint32_t _known(uint32_t error_code) noexcept:
@@ -41,28 +35,17 @@ cdef inline uint32_t _known(uint32_t error_code) noexcept:
     return error_code if error_code <= E_LAST_KNOWN else E_INTERNAL
 
 
-cdef inline StreamSink _listener(NativeStream stream):
-    """Who hears of the stream; a caller that let go of it may have left None."""
-    return stream.sink if stream.sink is not None else DEAF
-
-
-cdef class NativeCodec(SendingHalf):
+cdef class NativeCodec(ReceivingHalf):
     """`Codec` in C."""
 
     def __init__(self, int role, object settings, Sink sink not None):
-        SendingHalf.__init__(self, role, settings, sink)
-        self.decoder = HpackDecoder(settings.max_header_fields, settings.max_header_list_size)
+        ReceivingHalf.__init__(self, role, settings, sink)
         self.preface_left = 0 if role == CLIENT else PREFACE_LENGTH
         self.max_frame_size = settings.max_frame_size
-        self.max_block_frames = settings.max_header_block_frames
-        self.max_block_size = settings.max_header_block_size
-        self.max_streams = settings.max_concurrent_streams
         self.max_settings = settings.max_settings_per_frame
-        self.max_informational = settings.max_informational
 
     def __dealloc__(self):
         buffer_clear(&self.carry)
-        buffer_clear(&self.block)
 
     # -- octets to frames -------------------------------------------------------------------------------
 
@@ -184,220 +167,7 @@ cdef class NativeCodec(SendingHalf):
             return self._fail(E_PROTOCOL, "PUSH_PROMISE where push is not allowed")
         return FINE  # unknown types are ignored (H2-11)
 
-    # -- DATA -------------------------------------------------------------------------------------------
-
-    cdef int _data(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
-        cdef NativeStream stream
-        cdef StreamSink sink
-        cdef bytes data
-        cdef int64_t size = length  # padding counts (H2-40)
-        cdef bint end_stream = flags & END_STREAM
-        cdef int error_code
-        if flags & PADDED:
-            if length == 0:
-                return self._fail(E_FRAME_SIZE, "a padded frame without a pad length")
-            if at[0] >= length:
-                return self._fail(E_PROTOCOL, "padding longer than its frame")
-            length -= 1 + at[0]
-            at += 1
-        stream = self.streams.get(stream_id)
-        if stream is None and self._is_idle(stream_id):
-            return self._fail(E_PROTOCOL, "DATA on stream 0 or an idle stream")
-        if length > 0 or end_stream:
-            self.guard.empty_data = 0
-        elif self.guard.one_empty_data_too_many():
-            return self._fail(E_ENHANCE_YOUR_CALM, "too many empty DATA frames in a row")
-        if size > self.receive_window_left:
-            return self._fail(E_FLOW_CONTROL, "DATA beyond the connection window")
-        self.receive_window_left -= size
-        if stream is None:
-            if self.closed.how(stream_id) == PEER_KNOWS:
-                return self._fail(E_STREAM_CLOSED, "a frame on a stream that the peer closed")
-            return self._credit_connection(size)
-        error_code = self._wrong_data(stream, size, length, end_stream)
-        if error_code != NO_STREAM_ERROR:
-            self._credit_connection(size)
-            return self._stream_error(stream, error_code)
-        sink = _listener(stream)
-        data = PyBytes_FromStringAndSize(<const char*> at, length)
-        stream.unacknowledged += length
-        if self.hold:
-            self.held += length
-            self._credit_connection(size - length)
-        else:
-            self._credit_connection(size)
-        if end_stream:
-            self._close_remote(stream)
-        elif size > length:
-            self._credit_stream(stream, size - length)
-        if length > 0 or end_stream:
-            sink.on_data(data, end_stream)
-        return FINE
-
-    cdef int _wrong_data(self, NativeStream stream, int64_t size, int64_t length, bint end_stream) noexcept:
-        """The stream error that a DATA frame is, if it is one."""
-        if stream.remote_closed:
-            return E_STREAM_CLOSED
-        if size > stream.receive_window:
-            return E_FLOW_CONTROL
-        stream.receive_window -= size
-        if not stream.received_head:
-            return E_PROTOCOL
-        if stream.octets_left >= 0:
-            if length > stream.octets_left or (end_stream and length < stream.octets_left):
-                return E_PROTOCOL
-            stream.octets_left -= length
-        return NO_STREAM_ERROR
-
-    # -- HEADERS and CONTINUATION -----------------------------------------------------------------------
-
-    cdef int _headers(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
-        self.block_depends_on_itself = False
-        if flags & PADDED:
-            if length == 0:
-                return self._fail(E_FRAME_SIZE, "a padded frame without a pad length")
-            if at[0] >= length:
-                return self._fail(E_PROTOCOL, "padding longer than its frame")
-            length -= 1 + at[0]
-            at += 1
-        if flags & HAS_PRIORITY:
-            if length < 5:
-                return self._fail(E_PROTOCOL if flags & PADDED else E_FRAME_SIZE, "HEADERS too short for its priority")
-            self.block_depends_on_itself = read_31(at) == stream_id
-            at += 5
-            length -= 5
-        if stream_id % 2 == 0:
-            return self._fail(E_PROTOCOL, "HEADERS on a stream that the client cannot open")
-        self.block_stream = stream_id
-        self.block_ends_stream = flags & END_STREAM
-        self.block_frames = 1
-        if self.max_block_frames < 1 or length > self.max_block_size:
-            return self._fail(E_ENHANCE_YOUR_CALM, "too many octets in a field block")
-        if flags & END_HEADERS:
-            return self._block_done(at, length)
-        memcpy(buffer_extend(&self.block, length), at, length)
-        return FINE
-
-    cdef int _continuation(self, const uint8_t* at, Py_ssize_t length, int flags) except -1:
-        if self.block_stream == 0:
-            return self._fail(E_PROTOCOL, "CONTINUATION without an open field block")
-        self.block_frames += 1
-        if self.block_frames > self.max_block_frames:
-            return self._fail(E_ENHANCE_YOUR_CALM, "too many CONTINUATION frames in a field block")
-        if self.block.length + length > self.max_block_size:
-            return self._fail(E_ENHANCE_YOUR_CALM, "too many octets in a field block")
-        memcpy(buffer_extend(&self.block, length), at, length)
-        if not flags & END_HEADERS:
-            return FINE
-        return self._block_done(self.block.start, self.block.length)
-
-    cdef int _block_done(self, const uint8_t* at, Py_ssize_t length) except -1:
-        """A complete block. It is decoded whatever becomes of it (H2-21)."""
-        cdef uint32_t stream_id = self.block_stream
-        cdef bint end_stream = self.block_ends_stream
-        cdef bint self_dependent = self.block_depends_on_itself
-        cdef Decoded decoded = self.decoder.decode(at, length)
-        cdef NativeBlock block = self.decoder.block if decoded == DECODED_WHOLE else None
-        cdef NativeStream stream
-        cdef StreamSink sink
-        cdef int error_code
-        buffer_clear(&self.block)
-        self.block_stream = 0
-        if decoded == DECODED_BROKEN:
-            return self._fail(E_COMPRESSION, "the field block cannot be decoded")
-        if decoded == DECODED_ABUSIVE:
-            return self._fail(E_ENHANCE_YOUR_CALM, "the field list is far over the limit")
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            if self.role != CLIENT and stream_id > self.highest_received:
-                return self._request(stream_id, block, end_stream, self_dependent)
-            return self._block_on_no_stream(stream_id)
-        error_code = self._wrong_block(stream, block, end_stream, self_dependent)
-        if error_code != NO_STREAM_ERROR:
-            return self._stream_error(stream, error_code)
-        sink = _listener(stream)
-        if stream.received_head:
-            self._close_remote(stream)
-            sink.on_trailers(block)
-        elif block.status < 200:
-            sink.on_informational(block)
-        else:
-            stream.received_head = True
-            if end_stream:
-                self._close_remote(stream)
-            sink.on_headers(block, end_stream)
-        return FINE
-
-    cdef int _wrong_block(self, NativeStream stream, NativeBlock block, bint end_stream, bint self_dependent) noexcept:
-        """The stream error that trailers or a response head are, if they are one; None is an oversized block."""
-        if stream.remote_closed:
-            return E_STREAM_CLOSED
-        if block is None:
-            return E_ENHANCE_YOUR_CALM
-        if self_dependent:
-            return E_PROTOCOL
-        if stream.received_head:
-            if not end_stream or not block.verdict & AS_TRAILERS or stream.octets_left > 0:
-                return E_PROTOCOL
-            return NO_STREAM_ERROR
-        if not block.verdict & AS_RESPONSE:
-            return E_PROTOCOL
-        if block.status < 200:
-            stream.informational += 1
-            return E_PROTOCOL if end_stream or stream.informational > self.max_informational else NO_STREAM_ERROR
-        if not stream.head_only and block.status != 204 and block.status != 304:
-            stream.octets_left = block.content_length
-        return E_PROTOCOL if end_stream and stream.octets_left > 0 else NO_STREAM_ERROR
-
-    cdef int _request(self, uint32_t stream_id, NativeBlock block, bint end_stream, bint self_dependent) except -1:
-        """A stream that the peer opens (SERVER)."""
-        cdef NativeStream stream
-        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
-        cdef int error_code
-        self.highest_received = stream_id
-        if stream_id > self.goaway_sent:
-            return FINE
-        self.highest_served = stream_id
-        error_code = self._refusal(block, end_stream, self_dependent)
-        if error_code != NO_STREAM_ERROR:
-            self.closed.remember(stream_id, False)
-            # Before it has seen our limit the peer could not respect it.
-            if error_code != E_REFUSED_STREAM or self.settings_acknowledged:
-                if self.guard.one_reset_too_many():
-                    return self._fail(E_ENHANCE_YOUR_CALM, "too many resets caused by the peer")
-            queue_word(&self.out, TYPE_RST_STREAM, stream_id, error_code)
-            return self._reply_queued()
-        stream = self._new_stream(stream_id, DEAF)
-        stream.received_head = True
-        stream.octets_left = block.content_length
-        stream.remote_closed = end_stream
-        self.streams.add(stream)
-        self.guard.streams += 1
-        sink.on_request(stream, block, end_stream)
-        return FINE
-
-    cdef int _refusal(self, NativeBlock block, bint end_stream, bint self_dependent) noexcept:
-        """Why a new stream is reset before anyone hears of it."""
-        if self.guard.one_stream_too_many() or self.streams.count >= self.max_streams:
-            return E_REFUSED_STREAM
-        if block is None:
-            return E_ENHANCE_YOUR_CALM
-        if self_dependent or not block.verdict & AS_REQUEST or (end_stream and block.content_length > 0):
-            return E_PROTOCOL
-        return NO_STREAM_ERROR
-
-    cdef int _block_on_no_stream(self, uint32_t stream_id) except -1:
-        """Trailers or a response head for a stream that is gone or never was (H2-12, H2-13)."""
-        cdef int how = self.closed.how(stream_id)
-        if self._is_idle(stream_id):
-            return self._fail(E_PROTOCOL, "a response on a stream that was never opened")
-        if how == PEER_KNOWS:
-            return self._fail(E_STREAM_CLOSED, "a frame on a stream that the peer closed")
-        if self.role != CLIENT and stream_id <= self.goaway_sent and how == NOT_KNOWN:
-            return self._fail(E_PROTOCOL, "a stream id is used again or out of order")
-        return FINE
-
-    # -- the other types --------------------------------------------------------------------------------
+    # -- about the connection ----------------------------------------------------------------------------
 
     cdef int _priority(self, const uint8_t* at, Py_ssize_t length, uint32_t stream_id) except -1:
         """Parsed for its length, otherwise without effect (H2-28)."""
@@ -429,13 +199,13 @@ cdef class NativeCodec(SendingHalf):
             return FINE
         if self.role != CLIENT and not stream.sent_head and self.guard.one_reset_too_many():
             return self._fail(E_ENHANCE_YOUR_CALM, "too many resets caused by the peer")
-        sink = _listener(stream)
+        sink = self._listener(stream)
         self._close_both(stream, True)
         sink.on_reset(_known(read_32(at)), True)
         return FINE
 
     cdef int _settings(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
-        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
+        cdef Sink sink = self._connection_listener()
         cdef Py_ssize_t i
         cdef uint32_t window_before = self.peer_stream_window
         cdef bint opened
@@ -508,7 +278,7 @@ cdef class NativeCodec(SendingHalf):
         return FINE
 
     cdef int _ping(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
-        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
+        cdef Sink sink = self._connection_listener()
         cdef bytes payload
         if length != 8:
             return self._fail(E_FRAME_SIZE, "PING with a wrong length")
@@ -524,7 +294,7 @@ cdef class NativeCodec(SendingHalf):
         return FINE
 
     cdef int _goaway(self, const uint8_t* at, Py_ssize_t length, uint32_t stream_id) except -1:
-        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
+        cdef Sink sink = self._connection_listener()
         cdef list sinks = []
         cdef bytes debug
         cdef uint32_t last
@@ -545,7 +315,7 @@ cdef class NativeCodec(SendingHalf):
         if self.role == CLIENT:
             for stream in self.streams.in_order():
                 if (<NativeStream> stream).id > last:
-                    sinks.append(_listener(<NativeStream> stream))
+                    sinks.append(self._listener(<NativeStream> stream))
                     self._close_both(<NativeStream> stream, False)  # what it still sends is late, not wrong
         for refused in sinks:
             (<StreamSink> refused).on_reset(E_REFUSED_STREAM, True)
@@ -581,48 +351,16 @@ cdef class NativeCodec(SendingHalf):
         stream.send_window += increment
         if stream.cut_short and not stream.local_closed and stream.send_window > 0 and self.send_window > 0:
             stream.cut_short = False
-            sink = _listener(stream)
+            sink = self._listener(stream)
             sink.on_window()
         return FINE
 
     cdef int _maybe_say_window_opened(self) except -1:
-        cdef Sink sink = self.sink if self.sink is not None else DEAF_CONNECTION
+        cdef Sink sink = self._connection_listener()
         if self.cut_short and self.send_window > 0:
             self.cut_short = False
             sink.on_window()
         return FINE
 
-    # -- verdicts ---------------------------------------------------------------------------------------
-
-    cdef bint _is_idle(self, uint32_t stream_id) noexcept:
-        """Never opened by the one who may. Stream 0 is even, too."""
-        if stream_id % 2 == 0:
-            return True
-        return stream_id >= self.next_id if self.role == CLIENT else stream_id > self.highest_received
-
-    cdef int _reply_queued(self) except -1:
-        """An ACK or a RST_STREAM waits for `data_to_send` (SE-05)."""
-        if self.guard.one_reply_too_many():
-            return self._fail(E_ENHANCE_YOUR_CALM, "too many frames that ask for an answer")
-        return FINE
-
-    cdef int _stream_error(self, NativeStream stream, uint32_t error_code) except -1:
-        """The peer's fault ends one stream: counted, answered once, told last (SE-12)."""
-        cdef StreamSink sink = _listener(stream)
-        if self.guard.one_reset_too_many():
-            return self._fail(E_ENHANCE_YOUR_CALM, "too many resets caused by the peer")
-        if self._reply_queued() != FINE:
-            return FATAL
-        queue_word(&self.out, TYPE_RST_STREAM, stream.id, error_code)
-        self._close_both(stream, False)
-        sink.on_reset(error_code, False)
-        return FINE
-
     cdef int _frame_too_long(self, Py_ssize_t length) except -1:
         return self._fail(E_FRAME_SIZE, f"a frame of {length} octets where {self.max_frame_size} are allowed")
-
-    cdef int _fail(self, uint32_t error_code, str reason) except -1:
-        """The connection ends; `receive_data` says so to the peer and raises."""
-        self.fault_code = error_code
-        self.fault = reason
-        return FATAL
