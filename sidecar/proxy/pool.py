@@ -109,6 +109,8 @@ class EndpointPool:
         self.engine.begin()
         if error:
             self._on_failed(error)
+        elif not self.connections and self.endpoint.connectivity == CONNECTING:
+            self.connect()  # it was lost again before this turn, and its redial may have found this one under way
         self.engine.settle()
 
     def _on_failed(self, error: str) -> None:
