@@ -3,6 +3,7 @@
 cimport cython
 
 from sidecar.http2.interface cimport HeaderBlock, Stream, StreamSink
+from sidecar.policy.balancer cimport Balancer
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.upstream cimport UpstreamConnection
@@ -17,6 +18,8 @@ cdef class Attempt(StreamSink):
     cdef public str reason
     cdef public Stream stream
     cdef public double started_at
+    cdef public double asked_at
+    cdef public double answered_at
     cdef public long long flush_mark
     cdef public bint done
     cdef public int status
@@ -32,5 +35,8 @@ cdef class Attempt(StreamSink):
     cpdef object on_window(self)
     cpdef object on_connection_lost(self, str detail)
     cpdef object open(self, Stream stream)
-    @cython.locals(stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double)
+    @cython.locals(
+        stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double,
+        balancer=Balancer,
+    )
     cpdef object close(self, int outcome, int status, str detail=*)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
+from sidecar.rpc.status import RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import bump
 from sidecar.telemetry.record import AttemptRecord
 
@@ -24,6 +25,8 @@ class Attempt(StreamSink):
     """Numbered from 1. `reason` says why it was made: `first`, or the reason of the retry."""
 
     __slots__ = (
+        "answered_at",
+        "asked_at",
         "connection",
         "detail",
         "done",
@@ -49,6 +52,8 @@ class Attempt(StreamSink):
         self.reason = reason
         self.stream: Stream | None = None
         self.started_at: float = exchange.engine.now
+        self.asked_at: float = self.started_at  # when the app last sent something before the answer began
+        self.answered_at: float = 0.0  # when the response head came; 0: not yet
         self.flush_mark: int = connection.flushes
         self.done = False
         self.status: int = 0
@@ -67,6 +72,7 @@ class Attempt(StreamSink):
 
     def on_headers(self, block: HeaderBlock, end_stream: bool) -> None:
         if not self.done:
+            self.answered_at = self.exchange.engine.now
             try:
                 self.exchange.on_response_head(self, block, end_stream)
             except Exception as error:
@@ -156,7 +162,11 @@ class Attempt(StreamSink):
         metrics.attempt_latency.observe(self.seconds)
         if outcome != SUCCESS:
             bump(metrics.outcomes, OUTCOME_NAMES[outcome])
-        self.exchange.dispatch.cluster.balancer.done(endpoint, outcome, self.seconds, now)
+        # What the balancer learns is how long the endpoint took to answer; how long a stream then lasts says nothing.
+        balancer = self.exchange.dispatch.cluster.balancer
+        balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
+        if status == RESOURCE_EXHAUSTED and outcome != CANCELLED:
+            balancer.push_back(endpoint, 0.0, now)
         connection.remove(self)
 
     def record(self) -> AttemptRecord:

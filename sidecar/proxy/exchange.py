@@ -157,6 +157,8 @@ class Exchange(StreamSink):
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         self.dispatch.metrics.bytes_up += len(data)
+        if self.attempt is not None and self.attempt.answered_at == 0.0:
+            self.attempt.asked_at = self.engine.now
         try:
             self.request.receive(data, end_stream)
         except Exception as error:
@@ -197,7 +199,7 @@ class Exchange(StreamSink):
         """Pick an endpoint and send; or wait for one; or answer why there is none."""
         dispatch = self.dispatch
         while True:
-            context = PickContext(self.head, self.tried) if self.tried or dispatch.wants_context else None
+            context = PickContext(self.head, self.tried, self.block) if self.tried or dispatch.wants_context else None
             picked = dispatch.cluster.pick(context, self.engine.now)
             if isinstance(picked, Refusal):
                 dispatch.wait(self, picked)
