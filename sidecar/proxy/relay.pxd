@@ -35,11 +35,13 @@ cdef class Relay:
     cpdef object rewind(self)
     cpdef object detach(self)
     cpdef object pump(self)
-    @cython.locals(target=Connection, stream=Stream, data=bytes, left=Py_ssize_t, taken=Py_ssize_t, last=bint)
+    @cython.locals(
+        target=Connection, stream=Stream, data=bytes, left=Py_ssize_t, taken=Py_ssize_t, last=bint, exchange=Exchange
+    )
     cpdef bint send_chunk(self) except -1
     cpdef object drop_held(self)
     cpdef object discard(self)
-    @cython.locals(target=Connection, stream=Stream)
+    @cython.locals(target=Connection, stream=Stream, exchange=Exchange)
     cpdef object _end(self)
     cpdef object _hold(self, bytes data, Py_ssize_t taken)
     cpdef object _unhold(self, long long size)

@@ -148,8 +148,9 @@ class Relay:
             self.finished = last
             if self.ended and not last:
                 self._end()
-            if self.finished and self.exchange is not None:
-                self.exchange.on_relay_finished(self)
+            exchange = self.exchange  # held while it runs: its end lets go of us, and we of it
+            if self.finished and exchange is not None:
+                exchange.on_relay_finished(self)
         return True
 
     def drop_held(self) -> None:
@@ -183,8 +184,9 @@ class Relay:
         try:
             target.codec.send_trailers(stream, self.trailers)
         except HeaderListTooLarge as error:
-            assert self.exchange is not None
-            self.exchange.on_trailers_refused(self, str(error))
+            exchange = self.exchange  # held while it runs, as above
+            assert exchange is not None
+            exchange.on_trailers_refused(self, str(error))
 
     def _hold(self, data: bytes, taken: int) -> None:
         pending = self.pending

@@ -117,7 +117,10 @@ async def test_mistake_of_ours_costs_one_connection_and_is_said(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    stage.downstream[0].on_ping_ack = broken  # type: ignore[method-assign]
+    try:
+        stage.downstream[0].on_ping_ack = broken  # type: ignore[method-assign]
+    except AttributeError:
+        pytest.skip("compiled: its methods cannot be replaced")
     stage.downstream[0].codec.send_ping(b"question")
     stage.downstream[0].touch()
     await stage.run()
