@@ -94,7 +94,9 @@ class Connection(Sink):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone: every stream on it gets its terminal action (H2-84)."""
+        """The socket is gone: every stream on it gets its terminal action (H2-84). Only the first call counts."""
+        if self.closing and self.transport is None:
+            return
         self.engine.begin()
         self.closing = True
         self.transport = None
@@ -219,6 +221,13 @@ class Connection(Sink):
         self.closing = True
         if self.transport is not None:
             self.transport.abort()
+            # uvloop says nothing more about a transport that it has closed by itself, as for a cancelled connect.
+            self.engine.loop.call_soon(self._bury)
+
+    def _bury(self) -> None:
+        """Whatever the transport does, the connection has an end."""
+        if self.transport is not None:
+            self.connection_lost(None)
 
     # === for subclasses ===
 

@@ -84,9 +84,8 @@ class EndpointPool:
         error = ""
         self.dispatch.metrics.connects += 1
         try:
-            async with self.engine.dial_slots, asyncio.timeout(timeout):
-                await self.dispatch.dial(connection, self.endpoint.address)
-                await connection.settled.wait()
+            async with self.engine.dial_slots:
+                await self._dial_within(timeout, connection)
             if not connection.ready:
                 error = connection.reason or "closed before its SETTINGS"
                 bump(self.dispatch.metrics.connect_failures, "closed")
@@ -112,6 +111,25 @@ class EndpointPool:
         elif not self.connections and self.endpoint.connectivity == CONNECTING:
             self.connect()  # it was lost again before this turn, and its redial may have found this one under way
         self.engine.settle()
+
+    async def _dial_within(self, timeout: float, connection: UpstreamConnection) -> None:
+        """Until the peer's SETTINGS. Raises TimeoutError, OSError.
+
+        On a late loop the timeout may ring together with the good news. So a transport that is up is not cancelled
+        (uvloop would close it without a word to us), and a connection that is ready is kept.
+        """
+        dial = self.engine.loop.create_task(self.dispatch.dial(connection, self.endpoint.address))
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wait((dial,))
+                dial.result()
+                await connection.settled.wait()
+        except TimeoutError:
+            if not connection.ready:
+                raise
+        finally:
+            if connection.transport is None:
+                dial.cancel()
 
     def _on_failed(self, error: str) -> None:
         delay = self._backoff.fail(self.engine.rng)
