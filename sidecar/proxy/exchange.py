@@ -241,8 +241,8 @@ class Exchange(StreamSink):
         return True
 
     def _close_attempt(self, attempt: Attempt, outcome: int, status: int, detail: str = "") -> None:
+        self.last = attempt  # first: compiled, an argument is not held by being one
         self.attempt = None
-        self.last = attempt
         self.request.detach()
         attempt.close(outcome, status, detail)
         if outcome != outcomes.SUCCESS:
