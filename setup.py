@@ -30,6 +30,8 @@ EXTENSIONS = (
     "sidecar/rpc/metadata.py",
     "sidecar/policy/endpoint.py",
     "sidecar/policy/balancer.py",
+    "sidecar/policy/xxh64.py",
+    "sidecar/policy/maglev.py",
     "sidecar/policy/rotation.py",
     "sidecar/policy/least_request.py",
     "sidecar/policy/peak_ewma.py",

@@ -92,7 +92,7 @@ def test_a_right_file_is_summed_up_and_exits_0(tmp_path: Path, capsys: pytest.Ca
     assert main(["check", path], {}) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{path} is valid"
-    assert "upstream  a on 127.0.0.1:1, least_request, 1 static endpoint" in lines
+    assert "upstream  a on 127.0.0.1:1, peak_ewma, 1 static endpoint" in lines
 
 
 def test_a_wrong_file_is_explained_on_stderr_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

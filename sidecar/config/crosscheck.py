@@ -102,6 +102,10 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
             near = guess(entry.balancer, BALANCERS)
             sentence = f"upstreams[{index}].balancer '{entry.balancer}' is neither a balancer nor module:Class{near}"
             yield (*path, "balancer"), sentence
+        hash_on = entry.balancing.hash_on
+        if is_text(hash_on) and hash_on.endswith("-bin"):
+            sentence = f"upstreams[{index}].balancing.hash_on '{hash_on}': a binary header cannot be hashed on"
+            yield (*path, "balancing", "hash_on"), sentence
         for key in ("filter", "datacenter"):
             if getattr(entry.discovery, key) and config.registry.file:
                 sentence = f"upstreams[{index}].discovery.{key} needs Consul; a file registry has no such thing"

@@ -38,11 +38,14 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ]
     balancer: Annotated[
         str,
-        Meta(description="round_robin, random, least_request, peak_ewma, pick_first, or a class as `module:Class`."),
-    ] = "least_request"
-    balancing: Annotated[BalancingSettings, Meta(description="How it treats what is new and what is unhealthy.")] = (
-        BalancingSettings()
-    )
+        Meta(
+            description="peak_ewma, least_request, round_robin, random, ring_hash, maglev, pick_first,"
+            " or a Python class as `module:Class`."
+        ),
+    ] = "peak_ewma"
+    balancing: Annotated[
+        BalancingSettings, Meta(description="What is new, what is unhealthy, and what belongs together.")
+    ] = BalancingSettings()
     endpoints: Annotated[
         tuple[str | StaticEndpoint, ...] | None,
         Meta(

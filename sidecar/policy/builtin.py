@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from sidecar.policy.balancer import Balancer, Rng
 from sidecar.policy.least_request import LeastRequest
+from sidecar.policy.maglev import Maglev
 from sidecar.policy.peak_ewma import PeakEwma
+from sidecar.policy.ring_hash import RingHash
 from sidecar.policy.rotation import PickFirst, Random, RoundRobin
 from sidecar.policy.settings import BalancingSettings
 
@@ -15,5 +17,7 @@ BALANCERS: dict[str, Callable[[Rng, BalancingSettings], Balancer]] = {
     LeastRequest.name: lambda rng, _: LeastRequest(rng),
     PeakEwma.name: lambda rng, _: PeakEwma(rng),
     Random.name: lambda rng, _: Random(rng),
+    RingHash.name: RingHash,
+    Maglev.name: Maglev,
     PickFirst.name: lambda rng, _: PickFirst(rng),
 }

@@ -10,7 +10,7 @@ from sidecar.units import Duration, Fraction
 
 
 class BalancingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the balancer treats what is new and what is unhealthy."""
+    """How the balancer treats what is new, what is unhealthy, and what belongs together."""
 
     slow_start: Annotated[
         Duration,
@@ -22,3 +22,14 @@ class BalancingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Fraction,
         Meta(description="With fewer healthy than this share of the connected instances, all are used; 0: never."),
     ] = 0.5  # Envoy 50 %
+    hash_on: Annotated[
+        str,
+        Meta(
+            pattern=r"^:?[a-z0-9][a-z0-9_.-]*$",
+            description="The header that ring_hash and maglev keep together; `:path` is the method.",
+        ),
+    ] = ":path"
+    hash_load_limit: Annotated[
+        float,
+        Meta(ge=0, description="ring_hash and maglev load no instance above this many times the mean; 0: no limit."),
+    ] = 1.5  # Envoy's example for hash_balance_factor, 150; Vimeo 1.25

@@ -253,6 +253,10 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
         ("registry: {consul: {token: a, token_file: /a}}", "1:28: registry.consul has both token and token_file"),
         ("upstreams: [{service: a, listen: 'localhost:1'}]", "1:13: upstreams[0] has no endpoints, and no registry"),
         (upstream("balancer: a:B:c"), "2:79: upstreams[0].balancer 'a:B:c' is neither a balancer nor module:Class"),
+        (
+            upstream("balancing: {hash_on: trace-bin}"),
+            "2:90: upstreams[0].balancing.hash_on 'trace-bin': a binary header cannot be hashed on",
+        ),
         (upstream("discovery: {passing_only: true}"), "2:80: upstreams[0] has endpoints, so discovery has no effect"),
         (
             upstream("connection: {backoff_base: 11s}"),
