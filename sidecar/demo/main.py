@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 OK, FAILED, INTERRUPTED = 0, 1, 130
 RATE = 100.0  # RPCs a second: little for any codec, enough to lose some if something is wrong
 SECONDS_ONCE, SECONDS_FOR_EVER = 4.0, 15.0
+SAME_SIGNAL = 0.3  # seconds; nobody means two by what comes as fast
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -107,7 +109,7 @@ async def play(stage: Stage, screen: Screen, options: argparse.Namespace) -> int
     load = Load(stage.app_address, options.rate, ledger)
     seconds = options.seconds or (SECONDS_ONCE if options.once else SECONDS_FOR_EVER)
     task = asyncio.get_running_loop().create_task(Script(stage, load, ledger, screen).play(seconds, options.once))
-    on_signals(lambda: interrupt(task, stage, screen))
+    on_signals(Interruption(task, stage, screen).tell)
     code, counted = OK, None
     try:
         await task
@@ -138,10 +140,21 @@ def on_signals(action: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, action)
 
 
-def interrupt(task: asyncio.Task[None], stage: Stage, screen: Screen) -> None:
+class Interruption:
     """The first time end in order, the second time at once."""
-    if task.cancelling() or task.done():
-        stage.kill()
-    else:
-        screen.say("Ending in order; once more ends at once.")
-        task.cancel()
+
+    def __init__(self, task: asyncio.Task[None], stage: Stage, screen: Screen) -> None:
+        self.task = task
+        self.stage = stage
+        self.screen = screen
+        self.told_at: float | None = None
+
+    def tell(self) -> None:
+        """A signal has come. Tools such as `timeout` send it to the process and to its group: that is one."""
+        now = time.monotonic()
+        if self.told_at is None:
+            self.told_at = now
+            self.screen.say("Ending in order; once more ends at once.")
+            self.task.cancel()
+        elif now - self.told_at > SAME_SIGNAL:
+            self.stage.kill()

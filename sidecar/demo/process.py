@@ -66,8 +66,8 @@ class Child:
         self.wanted = False  # started and not told to end: its end would be a surprise
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it. Raises StageError."""
+    def start(self, *, lasting: bool = True) -> None:
+        """Start it. `lasting`: it is not to end before it is told to."""
         command = python("sidecar.demo.leash", str(os.getpid()), *self.command)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Child:
                 env=environment(),
                 start_new_session=True,  # a Ctrl-C in the terminal is for the demo, which ends the others in order
             )
-        self.wanted = True
+        self.wanted = lasting
 
     @property
     def running(self) -> bool:
