@@ -6,7 +6,7 @@ from sidecar.policy.xxh64 cimport xxh64
 
 
 @cython.locals(
-    table=list, taken=bytearray, places=list, credits=list, free=Py_ssize_t, owner=Py_ssize_t, place=Py_ssize_t, skip=Py_ssize_t,
-    credit=double,
+    table=list, taken=bytearray, places=list, credits=list, free=Py_ssize_t, owner=Py_ssize_t, place=Py_ssize_t,
+    skip=Py_ssize_t, credit=double,
 )
 cpdef list fill(Py_ssize_t size, list turns, list offsets, list skips, list shares)
