@@ -65,7 +65,7 @@ def three_of_ten_slow(load: float, proxies: int = 1) -> Plan:
     """3 of 10 are three times slower; `load` is the share of what they can do together."""
     means = [3 * MEAN] * 3 + [MEAN] * (SERVERS - 3)
     capacity = sum(WORKERS / mean for mean in means)
-    name = f"3 of 10 three times slower, {load:.0%} load, {proxies} sidecar{'s' * (proxies > 1)}"
+    name = f"3 of 10 three times slower, {100 * load:.0f} % load, {proxies} sidecar{'s' * (proxies > 1)}"
     return Plan(name, load * capacity, 25, [(0, fleet(*means))], proxies, judged_from=5)
 
 
@@ -178,8 +178,13 @@ def table(plan: Plan, results: dict[str, list[Facts]]) -> str:
 def cell(values: Sequence[float]) -> str:
     """A median, and how far the seeds spread."""
     if max(values) == min(values):
-        return f"{values[0]:.4g}"
-    return f"{statistics.median(values):.4g} ({min(values):.4g}-{max(values):.4g})"
+        return digits(values[0])
+    return f"{digits(statistics.median(values))} ({digits(min(values))}-{digits(max(values))})"
+
+
+def digits(value: float) -> str:
+    """Four of them, and no exponent."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def plot(path: Path, plan: Plan, results: dict[str, list[Facts]]) -> None:

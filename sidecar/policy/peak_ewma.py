@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from sidecar.policy.cluster import Cluster
     from sidecar.policy.endpoint import Endpoint
 
-_SUCCESS: Final = outcomes.SUCCESS  # numbers of its own, so that the compiled form compares without objects
-_CANCELLED: Final = outcomes.CANCELLED
-
 DECAY: Final = 10.0  # seconds; linkerd 10 s, Envoy's contrib extension 10 s
 SEED: Final = 0.030  # seconds, while nothing is known of any endpoint: linkerd 30 ms
 SOFTENING: Final = 0.5  # a success halves what failures have doubled
@@ -28,9 +25,21 @@ WORST: Final = 1e6  # of the penalty: beyond 14 decays more would only make the 
 MAX_PUSH_BACK: Final = 300.0  # seconds; linkerd 300 s
 OVERLOADED: Final = 2.0  # doublings for RESOURCE_EXHAUSTED: one to undo the success it looked like, one for itself
 # How much of an RPC a turn just taken counts: enough to go round among equals and to keep to the weights while idle;
-# more of it sends RPCs to slower endpoints for fairness' sake (simulated: 1.0 costs 18 % of the p99).
+# more of it sends RPCs to slower endpoints for fairness' sake (simulated: 1.0 costs a sixth of the p99).
 AHEAD: Final = 0.1
 FAR: Final = 300.0  # decays after which the scale starts over, long before a double overflows at 709
+
+# Numbers of its own, so that the compiled form reckons without objects; there they are not seen from outside.
+_SUCCESS: Final = outcomes.SUCCESS
+_CANCELLED: Final = outcomes.CANCELLED
+_DECAY: Final = DECAY
+_SEED: Final = SEED
+_SOFTENING: Final = SOFTENING
+_WORST: Final = WORST
+_MAX_PUSH_BACK: Final = MAX_PUSH_BACK
+_OVERLOADED: Final = OVERLOADED
+_FAR: Final = FAR
+_AHEAD: Final = AHEAD
 
 
 class PeakEwma(TurnTaking):
@@ -50,7 +59,7 @@ class PeakEwma(TurnTaking):
         self._scale: float = 1.0  # at `_read_at`
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
-        if now - self._began_at > FAR * DECAY:
+        if now - self._began_at > _FAR * _DECAY:
             self._start_over(cluster, now)
         candidates = untried(cluster.pickable, context)
         count = len(candidates)
@@ -73,7 +82,7 @@ class PeakEwma(TurnTaking):
             ahead = other.turn - self._clock
             load = 1.0 + other.in_flight * share
             if ahead > 0.0:
-                load += AHEAD * ahead
+                load += _AHEAD * ahead
             price = other.price * load
             if price < best_price or best_price < 0.0:
                 best, best_price, best_share = other, price, share
@@ -95,26 +104,26 @@ class PeakEwma(TurnTaking):
         if outcome == _SUCCESS:
             if endpoint.sampled_at > 0.0:
                 estimate += latency * (scale - endpoint.sampled_at)
-                penalty *= SOFTENING
+                penalty *= _SOFTENING
             else:
                 estimate = sample
         else:
             if endpoint.sampled_at > 0.0:
                 estimate *= scale / endpoint.sampled_at  # nothing new about its latency
             penalty = 2.0 * max(penalty, 1.0)
-        endpoint.penalty = min(max(penalty, 1.0), WORST)
+        endpoint.penalty = min(max(penalty, 1.0), _WORST)
         endpoint.price = max(sample, estimate) * endpoint.penalty
         endpoint.sampled_at = scale
 
     def push_back(self, endpoint: Endpoint, seconds: float, now: float) -> None:
-        factor = exp(min(seconds, MAX_PUSH_BACK) / DECAY) if seconds > 0.0 else 2.0**OVERLOADED
+        factor = exp(min(seconds, _MAX_PUSH_BACK) / _DECAY) if seconds > 0.0 else 2.0**_OVERLOADED
         endpoint.penalty *= factor
         endpoint.price *= factor
 
     def on_change(self, cluster: Cluster) -> None:
         TurnTaking.on_change(self, cluster)
         known = [endpoint.price for endpoint in cluster.pickable if endpoint.sampled_at > 0.0]
-        seed = sum(known) / len(known) if known else SEED * self._scale
+        seed = sum(known) / len(known) if known else _SEED * self._scale
         for endpoint in cluster.pickable:
             if endpoint.sampled_at == 0.0:
                 endpoint.price = seed
@@ -122,7 +131,7 @@ class PeakEwma(TurnTaking):
     def _read(self, now: float) -> float:
         """The scale at `now`."""
         self._read_at = now
-        self._scale = exp(min((now - self._began_at) / DECAY, 2.0 * FAR))
+        self._scale = exp(min((now - self._began_at) / _DECAY, 2.0 * _FAR))
         return self._scale
 
     def _start_over(self, cluster: Cluster, now: float) -> None:
