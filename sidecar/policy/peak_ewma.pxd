@@ -7,7 +7,7 @@ from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.least_request cimport TurnTaking
 
-cdef double DECAY, SEED, SOFTENING, WORST, MAX_PUSH_BACK, OVERLOADED, FAR, AHEAD
+cdef double _DECAY, _SEED, _SOFTENING, _WORST, _MAX_PUSH_BACK, _OVERLOADED, _FAR, _AHEAD
 cdef int _SUCCESS, _CANCELLED
 
 
