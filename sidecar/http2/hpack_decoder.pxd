@@ -11,13 +11,15 @@ cdef enum Decoded:
     DECODED_ABUSIVE = 2  # far over a limit: the connection must go
     DECODED_BROKEN = 3  # not HPACK: COMPRESSION_ERROR
 
+cdef enum:
+    LATELY = 8  # blocks that came once and may come again
+
 cdef struct Row:  # one entry of the dynamic table
     PyObject* field  # owned (name, value) tuple
     uint32_t size  # RFC 7541 section 4.1
     uint16_t traits
 
 cdef struct Remembered:  # one slot of the block memo
-    uint64_t candidate  # the hash that asked for this slot last; asking twice gets it
     uint64_t hash
     uint64_t generation
     PyObject* encoded  # owned bytes, NULL while nothing is kept
@@ -43,8 +45,12 @@ cdef class HpackDecoder:
     cdef PyObject** fields
     cdef uint16_t* traits
     cdef int stored
+    cdef int room  # of both arrays
 
     cdef Remembered* memo
+    cdef uint32_t memo_slots  # a power of two, or 0
+    cdef uint64_t[LATELY] lately  # hashes
+    cdef int next_lately
     cdef list memo_blocks  # of NativeBlock, beside `memo` and not in it: the garbage collector must see them
 
     cdef Decoded decode(self, const unsigned char* data, Py_ssize_t length) except *
@@ -52,6 +58,10 @@ cdef class HpackDecoder:
     cdef Decoded _decode_fields(self, const unsigned char* data, Py_ssize_t length) except *
     cdef tuple _take_fields(self)
     cdef void _drop_fields(self) noexcept
+    cdef int _make_room(self) except -1
+    cdef bint _seen_lately(self, uint64_t hash) noexcept
+    cdef int _resize_memo(self, uint32_t slots) except -1
+    cdef void _forget_blocks(self) noexcept
     cdef int _remember(self, uint64_t hash, const unsigned char* data, Py_ssize_t length) except -1
 
     cdef void _resize(self, uint32_t limit) noexcept

@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from sidecar.http2.hpack_table cimport ENTRY_OVERHEAD, STATIC_COUNT, static_field
@@ -19,9 +19,11 @@ from sidecar.http2.huffman cimport huffman_decode
 from sidecar.http2.native_block cimport NativeBlock, field_traits, new_block
 
 cdef enum:
+    FIRST_ROOM = 16  # fields of a block
     FIRST_ROWS = 16  # the ring starts small; 128 rows fill 4096 octets
     DEFAULT_TABLE = 4096  # RFC 9113 section 6.5.2; we never announce another
-    MEMO_SLOTS = 64
+    FIRST_MEMO_SLOTS = 8  # a connection that repeats few blocks stays small
+    MOST_MEMO_SLOTS = 64
     MEMO_LONGEST = 512  # octets of a block that is worth remembering
     MAX_SIZE_UPDATES = 2  # per block (SE-14)
     ABUSE_FACTOR = 4  # over this many times a limit the connection goes (SE-01)
@@ -110,19 +112,11 @@ cdef class HpackDecoder:
         self.max_fields = max_fields
         self.max_list_size = max_list_size
         self.limit = DEFAULT_TABLE
-        self.fields = <PyObject**> malloc(max_fields * sizeof(PyObject*))
-        self.traits = <uint16_t*> malloc(max_fields * sizeof(uint16_t))
-        if self.fields == NULL or self.traits == NULL:
-            raise MemoryError("no memory for an HPACK decoder")
 
     def __dealloc__(self):
-        cdef int i
         self._evict(0)
         self._drop_fields()
-        if self.memo != NULL:
-            for i in range(MEMO_SLOTS):
-                Py_XDECREF(self.memo[i].encoded)
-        free(self.memo)
+        self._forget_blocks()
         free(self.rows)
         free(self.fields)
         free(self.traits)
@@ -142,7 +136,7 @@ cdef class HpackDecoder:
             return self._decode_fields(data, length)
         hash = _hash(data, length)
         if self.memo != NULL:
-            slot = &self.memo[hash % MEMO_SLOTS]
+            slot = &self.memo[hash & (self.memo_slots - 1)]
             if (
                 slot.hash == hash
                 and slot.generation == generation
@@ -150,7 +144,7 @@ cdef class HpackDecoder:
                 and PyBytes_GET_SIZE(<object> slot.encoded) == length
                 and memcmp(PyBytes_AS_STRING(<object> slot.encoded), data, length) == 0
             ):
-                self.block = <NativeBlock> self.memo_blocks[hash % MEMO_SLOTS]
+                self.block = <NativeBlock> self.memo_blocks[hash & (self.memo_slots - 1)]
                 return DECODED_WHOLE
         outcome = self._decode_fields(data, length)
         if outcome == DECODED_WHOLE and self.generation == generation:
@@ -161,23 +155,50 @@ cdef class HpackDecoder:
         """Keep the block when its octets come the second time: what differs in every RPC must push nothing out."""
         cdef Remembered* slot
         cdef bytes encoded
-        if self.memo == NULL:
-            self.memo = <Remembered*> calloc(MEMO_SLOTS, sizeof(Remembered))
-            if self.memo == NULL:
-                raise MemoryError("no memory for an HPACK memo")
-            self.memo_blocks = [None] * MEMO_SLOTS
-        slot = &self.memo[hash % MEMO_SLOTS]
-        if slot.candidate != hash:
-            slot.candidate = hash
+        if not self._seen_lately(hash):
             return 0
+        if self.memo == NULL:
+            self._resize_memo(FIRST_MEMO_SLOTS)
+        slot = &self.memo[hash & (self.memo_slots - 1)]
+        if slot.encoded != NULL and slot.generation == self.generation and self.memo_slots < MOST_MEMO_SLOTS:
+            self._resize_memo(2 * self.memo_slots)
+            slot = &self.memo[hash & (self.memo_slots - 1)]
         encoded = PyBytes_FromStringAndSize(<const char*> data, length)
         Py_INCREF(encoded)
         Py_XDECREF(slot.encoded)
         slot.encoded = <PyObject*> encoded
-        self.memo_blocks[hash % MEMO_SLOTS] = self.block
+        self.memo_blocks[hash & (self.memo_slots - 1)] = self.block
         slot.hash = hash
         slot.generation = self.generation
         return 0
+
+    cdef bint _seen_lately(self, uint64_t hash) noexcept:
+        """Among the last few that were not remembered; it is one of them from now on."""
+        cdef int i
+        for i in range(LATELY):
+            if self.lately[i] == hash:
+                return True
+        self.lately[self.next_lately] = hash
+        self.next_lately = (self.next_lately + 1) % LATELY
+        return False
+
+    cdef int _resize_memo(self, uint32_t slots) except -1:
+        """A new memo, empty: what is in use comes back by itself."""
+        self._forget_blocks()
+        self.memo = <Remembered*> calloc(slots, sizeof(Remembered))
+        if self.memo == NULL:
+            raise MemoryError("no memory for an HPACK memo")
+        self.memo_slots = slots
+        self.memo_blocks = [None] * slots
+        return 0
+
+    cdef void _forget_blocks(self) noexcept:
+        cdef uint32_t i
+        for i in range(self.memo_slots):
+            Py_XDECREF(self.memo[i].encoded)
+        free(self.memo)
+        self.memo = NULL
+        self.memo_slots = 0
 
     cdef Decoded _decode_fields(self, const uint8_t* data, Py_ssize_t length) except *:
         """Field by field. Past a limit nothing is kept any more, but the table stays right (H2-21)."""
@@ -237,6 +258,8 @@ cdef class HpackDecoder:
                 if never_indexed is None:
                     never_indexed = set()
                 never_indexed.add(name)
+            if self.stored == self.room:
+                self._make_room()
             Py_XINCREF(row.field)
             self.fields[self.stored] = row.field
             self.traits[self.stored] = row.traits
@@ -248,6 +271,20 @@ cdef class HpackDecoder:
             self._take_fields(), self.traits, size, NOTHING if never_indexed is None else frozenset(never_indexed)
         )
         return DECODED_WHOLE
+
+    cdef int _make_room(self) except -1:
+        """For more fields of the block under construction, up to the limit that the caller checks."""
+        cdef int room = 2 * self.room if self.room > 0 else FIRST_ROOM
+        cdef void* grown = realloc(self.fields, room * sizeof(PyObject*))
+        if grown == NULL:
+            raise MemoryError("no memory for a field block")
+        self.fields = <PyObject**> grown
+        grown = realloc(self.traits, room * sizeof(uint16_t))
+        if grown == NULL:
+            raise MemoryError("no memory for a field block")
+        self.traits = <uint16_t*> grown
+        self.room = room
+        return 0
 
     cdef tuple _take_fields(self):
         """The stored references, moved into a tuple."""

@@ -6,6 +6,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from sidecar.http2.buffer cimport Buffer
 from sidecar.http2.interface cimport HeaderBlock
 
+cdef enum:
+    LATELY = 8  # blocks that left once and may leave again
+
 cdef struct SentRow:  # one entry of the dynamic table, as the peer's decoder has it
     PyObject* name  # owned
     PyObject* value  # owned
@@ -13,7 +16,6 @@ cdef struct SentRow:  # one entry of the dynamic table, as the peer's decoder ha
     uint32_t size
 
 cdef struct Recipe:  # a block and its octets under one generation
-    PyObject* candidate  # not owned, only compared: the block that asked last; asking twice gets the slot
     PyObject* block  # held by `blocks`, so that its address stays its own
     PyObject* encoded  # owned bytes
     uint64_t generation
@@ -41,17 +43,25 @@ cdef class HpackEncoder:
 
     cdef Recipe* recipes
     cdef list blocks  # of HeaderBlock, beside `recipes` and not in it: the garbage collector must see them
+    cdef int recipe_bits  # there are 2**recipe_bits
+    cdef PyObject* lately[LATELY]  # not owned, only compared
+    cdef int next_lately
     cdef KnownField* known
+    cdef int known_bits
     cdef uint32_t* seen  # hashes of pairs that were sent once
     cdef Buffer scratch
+    cdef bint varies  # the block in `scratch` has a field that differs in every RPC: no recipe is worth it
 
     cdef bytes encode(self, HeaderBlock block)
     cpdef object resize(self, uint32_t limit)
 
+    cdef int _write_down(self, HeaderBlock block, bytes encoded) except -1
+    cdef bint _seen_lately(self, PyObject* block) noexcept
     cdef int _encode_fields(self, HeaderBlock block) except -1
     cdef uint8_t* _encode_field(self, uint8_t* at, tuple field, frozenset never_indexed) except NULL
     cdef KnownField* _known(self, tuple field) noexcept
-    cdef void _know(self, tuple field, uint64_t place) noexcept
+    cdef int _know(self, tuple field, uint64_t place) except -1
+    cdef KnownField* _free_known(self, tuple field) noexcept
     cdef bint _find(self, bytes name, bytes value, uint64_t pair) except -1
     cdef bint _lives(self, uint64_t place) noexcept
     cdef uint64_t _index(self, uint64_t place) noexcept
@@ -60,3 +70,7 @@ cdef class HpackEncoder:
     cdef void _evict(self, uint32_t most) noexcept
     cdef int _grow(self) except -1
     cdef int _allocate(self) except -1
+    cdef int _resize_recipes(self, int bits) except -1
+    cdef void _forget_recipes(self) noexcept
+    cdef int _resize_known(self, int bits) except -1
+    cdef void _forget_fields(self) noexcept

@@ -22,10 +22,11 @@ from sidecar.http2.interface cimport HeaderBlock
 cdef enum:
     LARGEST_TABLE = 4096  # whatever the peer offers; rust h2 0.4.17 caps at 4096 too (SE-14)
     FIRST_ROWS = 16
-    SLOT_BITS = 6
-    SLOTS = 64  # of recipes, and of known fields
+    FIRST_BITS = 3  # 8 recipes: a connection that repeats few blocks stays small
+    MOST_BITS = 6
+    FIRST_KNOWN_BITS = 4
     WAYS = 4  # slots in a row that may hold a known field
-    SEEN_PAIRS = 128
+    SEEN_PAIRS = 64
     SIZE_UPDATES_ROOM = 16  # octets of two size updates, and more
     SHORT_COOKIE = 20  # a shorter cookie could be guessed octet by octet; nghttp2 20
     LARGEST_INDEXED = 1024  # a quarter of the table: one field must not push out all others
@@ -48,9 +49,9 @@ cdef dict _secrecy = {
 }
 
 
-cdef inline uint64_t _slot(const void* pointer) noexcept:
-    """Of SLOTS, by Fibonacci hashing: neighbours in memory come far apart."""
-    return (<uint64_t> <uintptr_t> pointer >> 4) * 0x9E3779B97F4A7C15ULL >> (64 - SLOT_BITS)
+cdef inline uint64_t _slot(const void* pointer, int bits) noexcept:
+    """Of 2**bits, by Fibonacci hashing: neighbours in memory come far apart."""
+    return (<uint64_t> <uintptr_t> pointer >> 4) * 0x9E3779B97F4A7C15ULL >> (64 - bits)
 
 
 cdef uint8_t* _write_integer(uint8_t* at, uint8_t pattern, int prefix_bits, uint64_t value) noexcept:
@@ -101,16 +102,10 @@ cdef class HpackEncoder:
         self.limit = LARGEST_TABLE
 
     def __dealloc__(self):
-        cdef int i
         self._evict(0)
-        for i in range(SLOTS):
-            if self.recipes != NULL:
-                Py_XDECREF(self.recipes[i].encoded)
-            if self.known != NULL:
-                Py_XDECREF(self.known[i].field)
+        self._forget_recipes()
+        self._forget_fields()
         free(self.rows)
-        free(self.recipes)
-        free(self.known)
         free(self.seen)
         buffer_clear(&self.scratch)
 
@@ -134,32 +129,51 @@ cdef class HpackEncoder:
         cdef uint64_t generation = self.generation
         cdef bint announces = self.resized
         cdef bytes encoded
-        cdef uint64_t slot = _slot(<PyObject*> block)
         if self.recipes == NULL:
             self._allocate()
-        recipe = &self.recipes[slot]
+        recipe = &self.recipes[_slot(<PyObject*> block, self.recipe_bits)]
         if recipe.block == <PyObject*> block and recipe.generation == generation and not announces:
             return <bytes> recipe.encoded
         self._encode_fields(block)
         encoded = PyBytes_FromStringAndSize(<char*> self.scratch.start, self.scratch.length)
         buffer_clear(&self.scratch)
-        if announces or self.generation != generation:
+        if announces or self.generation != generation or self.varies:
             return encoded
-        if recipe.candidate != <PyObject*> block:
-            recipe.candidate = <PyObject*> block
-            return encoded
+        if self._seen_lately(<PyObject*> block):
+            self._write_down(block, encoded)
+        return encoded
+
+    cdef int _write_down(self, HeaderBlock block, bytes encoded) except -1:
+        """A recipe for the next time."""
+        cdef uint64_t slot = _slot(<PyObject*> block, self.recipe_bits)
+        cdef Recipe* recipe = &self.recipes[slot]
+        if recipe.encoded != NULL and recipe.generation == self.generation and self.recipe_bits < MOST_BITS:
+            self._resize_recipes(self.recipe_bits + 1)
+            slot = _slot(<PyObject*> block, self.recipe_bits)
+            recipe = &self.recipes[slot]
         Py_INCREF(encoded)
         Py_XDECREF(recipe.encoded)
         self.blocks[slot] = block
         recipe.block = <PyObject*> block
         recipe.encoded = <PyObject*> encoded
-        recipe.generation = generation
-        return encoded
+        recipe.generation = self.generation
+        return 0
+
+    cdef bint _seen_lately(self, PyObject* block) noexcept:
+        """Among the last few that had no recipe; it is one of them from now on. Compared, never followed."""
+        cdef int i
+        for i in range(LATELY):
+            if self.lately[i] == block:
+                return True
+        self.lately[self.next_lately] = block
+        self.next_lately = (self.next_lately + 1) % LATELY
+        return False
 
     cdef int _encode_fields(self, HeaderBlock block) except -1:
         """Into `scratch`. A block's size counts 32 octets a field, and no representation adds so many: it all fits."""
         cdef Py_ssize_t i
         cdef uint8_t* at
+        self.varies = False
         self.scratch.length = 0
         at = buffer_extend(&self.scratch, block.size + SIZE_UPDATES_ROOM)
         if self.resized:
@@ -188,6 +202,8 @@ cdef class HpackEncoder:
             secrecy = SECRET
         place = static_index(name, value, &exact)
         if secrecy != MAY_INDEX:
+            if secrecy == NEVER_WORTH:
+                self.varies = True
             return _write_literal(at, 0x10 if secrecy == SECRET else 0, 4, place, name, value, False)
         pair = <uint64_t> PyObject_Hash(name) * 0x9E3779B97F4A7C15ULL ^ <uint64_t> PyObject_Hash(value)
         if not exact and self._find(name, value, pair):
@@ -204,31 +220,39 @@ cdef class HpackEncoder:
 
     cdef KnownField* _known(self, tuple field) noexcept:
         """What is known of the field, NULL if nothing."""
-        cdef uint64_t home = _slot(<PyObject*> field)
+        cdef uint64_t home = _slot(<PyObject*> field, self.known_bits)
+        cdef uint64_t mask = (1 << self.known_bits) - 1
         cdef int way
         for way in range(WAYS):
-            if self.known[home + way & (SLOTS - 1)].field == <PyObject*> field:
-                return &self.known[home + way & (SLOTS - 1)]
+            if self.known[home + way & mask].field == <PyObject*> field:
+                return &self.known[home + way & mask]
         return NULL
 
-    cdef void _know(self, tuple field, uint64_t place) noexcept:
+    cdef int _know(self, tuple field, uint64_t place) except -1:
         """In its own slot if that was known before, else in a free one, else in the place of another."""
-        cdef uint64_t home = _slot(<PyObject*> field)
         cdef KnownField* known = self._known(field)
-        cdef int way
-        for way in range(WAYS):
-            if known != NULL:
-                break
-            if not self._lives(self.known[home + way & (SLOTS - 1)].place) or (
-                self.known[home + way & (SLOTS - 1)].field == NULL
-            ):
-                known = &self.known[home + way & (SLOTS - 1)]
         if known == NULL:
-            known = &self.known[home]
+            known = self._free_known(field)
+        if known == NULL and self.known_bits < MOST_BITS:
+            self._resize_known(self.known_bits + 1)
+            known = self._free_known(field)
+        if known == NULL:
+            known = &self.known[_slot(<PyObject*> field, self.known_bits)]
         Py_INCREF(field)
         Py_XDECREF(known.field)
         known.field = <PyObject*> field
         known.place = place
+        return 0
+
+    cdef KnownField* _free_known(self, tuple field) noexcept:
+        """A slot for the field that holds nothing, or what has left the table; NULL if there is none."""
+        cdef uint64_t home = _slot(<PyObject*> field, self.known_bits)
+        cdef uint64_t mask = (1 << self.known_bits) - 1
+        cdef int way
+        for way in range(WAYS):
+            if self.known[home + way & mask].field == NULL or not self._lives(self.known[home + way & mask].place):
+                return &self.known[home + way & mask]
+        return NULL
 
     cdef bint _find(self, bytes name, bytes value, uint64_t pair) except -1:
         """Look for a row of the dynamic table; its place goes to `self.found`."""
@@ -306,10 +330,43 @@ cdef class HpackEncoder:
 
     cdef int _allocate(self) except -1:
         """On the first block: an idle connection pays nothing."""
-        self.known = <KnownField*> calloc(SLOTS, sizeof(KnownField))
+        self._resize_known(FIRST_KNOWN_BITS)
         self.seen = <uint32_t*> calloc(SEEN_PAIRS, sizeof(uint32_t))
-        self.recipes = <Recipe*> calloc(SLOTS, sizeof(Recipe))
-        if self.known == NULL or self.seen == NULL or self.recipes == NULL:
+        if self.seen == NULL:
             raise MemoryError("no memory for an HPACK encoder")
-        self.blocks = [None] * SLOTS
+        return self._resize_recipes(FIRST_BITS)
+
+    cdef int _resize_recipes(self, int bits) except -1:
+        """None are left: what is in use comes back by itself."""
+        self._forget_recipes()
+        self.recipes = <Recipe*> calloc(1 << bits, sizeof(Recipe))
+        if self.recipes == NULL:
+            raise MemoryError("no memory for HPACK recipes")
+        self.recipe_bits = bits
+        self.blocks = [None] * (1 << bits)
         return 0
+
+    cdef void _forget_recipes(self) noexcept:
+        cdef int i
+        if self.recipes != NULL:
+            for i in range(1 << self.recipe_bits):
+                Py_XDECREF(self.recipes[i].encoded)
+        free(self.recipes)
+        self.recipes = NULL
+
+    cdef int _resize_known(self, int bits) except -1:
+        """None are left either."""
+        self._forget_fields()
+        self.known = <KnownField*> calloc(1 << bits, sizeof(KnownField))
+        if self.known == NULL:
+            raise MemoryError("no memory for an HPACK encoder")
+        self.known_bits = bits
+        return 0
+
+    cdef void _forget_fields(self) noexcept:
+        cdef int i
+        if self.known != NULL:
+            for i in range(1 << self.known_bits):
+                Py_XDECREF(self.known[i].field)
+        free(self.known)
+        self.known = NULL
