@@ -94,12 +94,16 @@ def extensions() -> list[Extension]:
             for path in EXTENSIONS
             if path.endswith(ending)
         ]
-        built += cythonize(modules, compiler_directives=directives)
+        built += cythonize(modules, compiler_directives=directives, nthreads=os.cpu_count() or 1)
     return built
 
 
 class BuildAllOrNone(build_ext):
     """The modules share their layout through .pxd files: a part of them is worth nothing and is not installed."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def run(self) -> None:
         try:
