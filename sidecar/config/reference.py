@@ -1,7 +1,7 @@
 """The two readable forms of the settings: a YAML file with every key at its default, and the tables of the manual.
 
 Both are made from the fields alone, so that a setting is written once. `scripts/docs` writes them to the tree, and a
-test compares; `python -m sidecar.config.reference` is that script's only step.
+test compares. The list of metrics, made from its catalogue, is written along with them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sidecar.config.reader import limits
 from sidecar.config.redaction import plain_scalar
 from sidecar.config.schema import schema_text
 from sidecar.config.shape import FieldShape, Shape, fields_of, parts_of, section_in
+from sidecar.telemetry.catalogue import to_markdown as metrics_manual
 
 WIDTH = 110  # columns of a comment
 
@@ -217,6 +218,7 @@ GENERATED = {
     "config/schema.json": schema_text,
     "config/sidecar.yaml": reference_yaml,
     "docs/configuration.md": reference_manual,
+    "docs/metrics.md": metrics_manual,
 }
 
 

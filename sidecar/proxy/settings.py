@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sidecar.http2.interface import CodecSettings
-from sidecar.units import Count, Duration, Fraction, Size
+from sidecar.units import Count, Duration, Size
 
 
 class ConnectionSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,7 +111,6 @@ class DrainSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Duration, Meta(description="After deregistering, how long `sidecar drain` waits for callers to notice.")
     ] = 5.0  # Istio 5 s
     grace: Annotated[Duration, Meta(description="After SIGTERM, how long open RPCs may run on.")] = 30.0
-    jitter: Annotated[Fraction, Meta(description="Share by which the drain of each connection is spread.")] = 0.1
 
 
 class UpstreamSettings(Struct, frozen=True, kw_only=True):

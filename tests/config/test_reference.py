@@ -108,7 +108,7 @@ def test_the_schema_is_one() -> None:
         {"registry": None},
         {"registry": {"consul": None}, "service": {"name": "a", "port": 1, "check": {"grpc": None, "interval": "2s"}}},
         {"service": {"name": "${NAME}", "port": "${PORT:-1}"}, "registry": {"consul": {}}, "upstreams": None},
-        {"drain": {"grace": 30, "jitter": 0.5}, "http2": {"stream_window": "1MiB", "connection_window": 65_535}},
+        {"drain": {"grace": 30, "propagation": 0.5}, "http2": {"stream_window": "1MiB", "connection_window": 65_535}},
         {"upstreams": [{"service": "a", "listen": "unix:/a", "endpoints": ["a:1", {"address": "b:1", "weight": 2}]}]},
         {"admin": {"listen": None}, "log": {"access": "off"}},
     ],
