@@ -61,6 +61,8 @@ _TABLE: Final = (
     (ILLEGAL, ILLEGAL, ILLEGAL, ILLEGAL),  # DONE
 )
 
+# The endpoint was told a time rounded down, so its CANCEL may come just before the deadline that it stands for (GR-35).
+DEADLINE_SLACK: Final = 0.005  # seconds
 _SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
 
 
@@ -263,7 +265,7 @@ class Exchange(StreamSink):
             else:
                 self.fail(codes.UNAVAILABLE, f"{self.dispatch.name}: {endpoint} refused the stream")
             return
-        passed = self.deadline_at != 0 and self.engine.now >= self.deadline_at
+        passed = self.deadline_at != 0 and self.engine.now >= self.deadline_at - DEADLINE_SLACK
         status = codes.status_of_reset(error_code, passed) if remote else codes.INTERNAL
         what = "reset the stream" if remote else "broke the rules of HTTP/2"
         self._close_attempt(attempt, outcomes.RESET, status, f"{what}: {error_name(error_code)}")

@@ -18,7 +18,7 @@ cdef class EndpointPool:
     cdef public UpstreamConnection replacing
     cdef public bint closed
     cdef public bint failing
-    cdef object _dial
+    cdef public object _dial
     cdef object _backoff
     cdef Timeout _redial
     cdef Timeout _grace

@@ -121,7 +121,7 @@ def test_no_more_streams_are_opened_on_a_connection_than_the_peer_allows(lane: L
     with lane.serving(limited), futures.ThreadPoolExecutor(20) as pool:
         channel = lane.channel()
         replies = list(pool.map(lambda _: echo(channel), range(60)))
-    assert {reply.status for reply in replies} == {"OK"}
+    assert {(reply.status, reply.details) for reply in replies} == {("OK", "")}
     assert len(open_at_once) == len(replies)
     assert max(open_at_once) <= MAX_CONCURRENT_STREAMS
 

@@ -33,6 +33,13 @@ from sidecar.telemetry.metrics import (
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
+def slots_of(holder: object) -> dict[str, object]:
+    """The counters of an object by name, be its class interpreted or compiled."""
+    return {
+        name: value for name in dir(holder) if not name.startswith("_") and not callable(value := getattr(holder, name))
+    }
+
+
 class Slots:
     """A Source of plain rows."""
 
@@ -134,7 +141,7 @@ def fill(slots: Slots) -> set[float]:
     numbers = numbered()
     used: set[float] = set()
     for holder in (slots.upstream, slots.listener, slots.registry, slots.process):
-        for name, slot in vars(holder).items():
+        for name, slot in slots_of(holder).items():
             number = next(numbers)
             if isinstance(slot, str) or name.startswith("_"):  # what an underscore begins is no slot
                 continue
