@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from sidecar.policy.cluster import QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
+from sidecar.policy.cluster import ALL_SATURATED, QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
 from sidecar.policy.endpoint import IDLE, Endpoint
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.pool import EndpointPool
@@ -128,7 +128,9 @@ class Dispatch:
         """Others wait: nobody overtakes them, even where a slot became free in this very turn."""
         if self.cluster.pickable:
             self._mark_due()
-        self.wait(exchange, self.cluster.explain())
+            self.wait(exchange, Refusal(ALL_SATURATED, f"{self.name}: other RPCs wait for a stream slot before it"))
+        else:
+            self.wait(exchange, self.cluster.explain())
 
     def requeue(self, exchange: Exchange) -> None:
         """A transparent retry: ahead of all that wait, when the turn settles."""
