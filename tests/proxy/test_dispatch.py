@@ -198,3 +198,4 @@ async def test_rpc_that_comes_in_the_turn_in_which_a_slot_becomes_free_does_not_
     stage.engine.settle()
     await stage.run()
     assert served(stage) == [0, 1]
+    assert stage.metrics.refusals == {}
