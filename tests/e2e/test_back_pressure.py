@@ -221,4 +221,3 @@ def test_peer_with_a_tiny_window_gets_its_answer_octet_by_octet(lane: Lane, wind
             received += app.expect_data(stream)
         assert received == whole
         assert dict(app.expect_response_head(stream))[b"grpc-status"] == b"0"
-
