@@ -1,6 +1,7 @@
 """Rolling restarts, outages and drains on a real Consul, under load, without a failed RPC (RL-10, RL-21, K3, P1).
 
 `SIDECAR_OUTAGE_RPCS` sets how long the outage of Consul lasts, in unary RPCs at 200 a second; 12000 is a minute.
+`SIDECAR_ROUNDS` sets how often the time from `passing` to the first RPC is measured.
 `SIDECAR_ROLLS` sets the number of rolling restarts, each of which restarts all three instances.
 """
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.once
 INSTANCES = 3
 ROLLS = int(os.environ.get("SIDECAR_ROLLS", "10"))
 OUTAGE_RPCS = int(os.environ.get("SIDECAR_OUTAGE_RPCS", "3000"))
-ROUNDS = 8  # of the measurement from `passing` to the first RPC
+ROUNDS = int(os.environ.get("SIDECAR_ROUNDS", "8"))  # of the measurement from `passing` to the first RPC
 
 
 @pytest.fixture
