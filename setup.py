@@ -29,6 +29,7 @@ EXTENSIONS = (
     "sidecar/telemetry/metrics.py",
     "sidecar/rpc/metadata.py",
     "sidecar/policy/endpoint.py",
+    "sidecar/policy/method.py",
     "sidecar/policy/balancer.py",
     "sidecar/policy/xxh64.py",
     "sidecar/policy/maglev.py",

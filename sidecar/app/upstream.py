@@ -16,6 +16,8 @@ from sidecar.control.watch import Watch
 from sidecar.policy.balancer import Balancer
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
+from sidecar.policy.method import MethodTable, build_table
+from sidecar.policy.method_settings import MethodSettings
 from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
@@ -33,7 +35,7 @@ class Upstream:
         self.cluster = Cluster(entry.service, balancer, entry.balancing)
         self.metrics = UpstreamMetrics(entry.service)
         self.listener_metrics = ListenerMetrics(entry.service)
-        self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits)
+        self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
         self.listener = self.build_listener(entry.listen)
         self._watch: asyncio.Task[None] | None = None
 
@@ -62,7 +64,7 @@ class Upstream:
         """New settings; a new balancer starts with the endpoints and their counters as they are."""
         self.entry = entry
         self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing)
-        self.dispatch.reconfigure(entry.connection, entry.limits)
+        self.dispatch.reconfigure(entry.connection, entry.limits, methods_of(entry))
 
     def move(self, listener: Listener) -> Listener:
         """Listen there from now on; returns the former listener, whose connections live on."""
@@ -114,6 +116,12 @@ def load_balancers(entries: Mapping[str, UpstreamEntry], rng: random.Random) -> 
         except ValueError as error:
             problems.append(f"upstream {service}: {error}")
     return balancers, problems
+
+
+def methods_of(entry: UpstreamEntry) -> MethodTable | None:
+    """What `entry` sets by method. Its own sections hold for the methods that give none."""
+    own = MethodSettings(**{name: getattr(entry, name) for name in MethodSettings.__struct_fields__})
+    return build_table(own, entry.methods)
 
 
 def member_of(endpoint: str | StaticEndpoint) -> Member:

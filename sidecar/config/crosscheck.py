@@ -20,6 +20,7 @@ Finding = tuple[Path, str]
 Check = Callable[[Config], Iterator[Finding]]
 
 _CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_METHOD = re.compile(r"/[^/*\s]+/([^/*\s]+|\*)")
 
 
 def cross_check(config: Config) -> Iterator[Finding]:
@@ -112,6 +113,15 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
                 yield (*path, "discovery", key), sentence
 
 
+def check_methods(config: Config) -> Iterator[Finding]:
+    """Every method can be one of gRPC's: a service, and its method or `*` for all of them."""
+    for index, entry in enumerate(config.upstreams):
+        for name in entry.methods:
+            if not _METHOD.fullmatch(name):
+                path: Path = ("upstreams", index, "methods", name)
+                yield path, f"{name_of(path[:3])} '{name}' is neither /pkg.Service/Method nor /pkg.Service/*"
+
+
 def check_endpoints(config: Config) -> Iterator[Finding]:
     for index, entry in enumerate(config.upstreams):
         if entry.endpoints is None:
@@ -157,6 +167,7 @@ CHECKS: tuple[Check, ...] = (
     check_registry,
     check_listeners,
     check_upstreams,
+    check_methods,
     check_endpoints,
     check_order,
 )

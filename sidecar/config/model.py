@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
+from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
 from sidecar.policy.settings import BalancingSettings
 from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
 from sidecar.units import Address, Count, Name
@@ -56,6 +57,15 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     discovery: Annotated[DiscoverySettings, Meta(description="Which instances are taken.")] = DiscoverySettings()
     connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
     limits: Annotated[LimitSettings, Meta(description="What the upstream may hold.")] = LimitSettings()
+    timeouts: Annotated[TimeoutSettings | None, Meta(description="How long an RPC may last; no limit if unset.")] = None
+    methods: Annotated[
+        dict[str, MethodSettings],
+        Meta(
+            description="Sections that differ by method: `/pkg.Service/Method`, or `/pkg.Service/*` for the rest of a"
+            " service.",
+            examples=[{"/pkg.Service/Method": {}}],
+        ),
+    ] = {}
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

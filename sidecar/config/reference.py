@@ -106,6 +106,10 @@ def _field_lines(field: FieldShape) -> Iterator[str]:
     if section is None:
         value = field.shape.examples[0] if field.required else plain_scalar(field.default, field.shape)
         yield f"{field.name}: {_yaml_scalar(value)}"
+    elif isinstance(field.shape.core, inspect.DictType):
+        yield f"{field.name}:"
+        (key,) = field.shape.examples[0]
+        yield from ("#" + line for line in _indent([f'"{key}":', *_indent(_section_lines(section))]))
     elif not isinstance(field.shape.core, inspect.StructType):
         yield f"{field.name}:"
         yield from ("#" + line for line in _indent(_item_lines(section)))
@@ -146,21 +150,22 @@ def reference_manual() -> str:
     """docs/configuration.md."""
     rows = [f"| `{each.key}` | `{each.flag}` | `{each.variable}` |" for each in OVERRIDES]
     parts = [MANUAL_HEAD + "\n".join(rows) + "\n" + MANUAL_RELOAD]
-    parts += ["\n".join(_table(path, section)) for path, section in _walk("", Config)]
+    parts += ["\n".join(_table(path, section)) for path, section in _walk("", Config, set())]
     return "\n".join(parts)
 
 
-def _walk(path: str, struct: type[Struct]) -> Iterator[tuple[str, type[Struct]]]:
-    """Every section with its dotted name, depth first."""
+def _walk(path: str, struct: type[Struct], met: set[type[Struct]]) -> Iterator[tuple[str, type[Struct]]]:
+    """Every section with its dotted name, depth first, and only where it is first met."""
+    met.add(struct)
     yield path, struct
     for field in fields_of(struct):
         section = section_in(field.shape.core)
-        if section is not None:
-            yield from _walk(_join(path, field), section)
+        if section is not None and section not in met:
+            yield from _walk(_join(path, field), section, met)
 
 
 def _join(path: str, field: FieldShape) -> str:
-    items = "" if isinstance(field.shape.core, inspect.StructType) else "[]"
+    items = {inspect.StructType: "", inspect.DictType: ".*"}.get(type(field.shape.core), "[]")
     return f"{path}.{field.name}{items}".removeprefix(".")
 
 

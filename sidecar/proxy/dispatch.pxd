@@ -4,6 +4,7 @@ cimport cython
 
 from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
+from sidecar.policy.method cimport MethodTable
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.pool cimport EndpointPool
@@ -18,6 +19,7 @@ cdef class Dispatch:
     cdef public UpstreamMetrics metrics
     cdef public object connection
     cdef public object limits
+    cdef public MethodTable methods
     cdef public bint wants_context
     cdef public long long in_flight
     cdef public dict pools

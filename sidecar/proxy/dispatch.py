@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.policy.cluster import ALL_SATURATED, QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
 from sidecar.policy.endpoint import IDLE, Endpoint
+from sidecar.policy.method import MethodTable
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.pool import EndpointPool
 from sidecar.proxy.settings import ConnectionSettings, LimitSettings
@@ -33,6 +34,7 @@ class Dispatch:
         metrics: UpstreamMetrics,
         connection: ConnectionSettings,
         limits: LimitSettings,
+        methods: MethodTable | None = None,
     ) -> None:
         self.engine = engine
         self.cluster = cluster
@@ -40,6 +42,7 @@ class Dispatch:
         self.metrics = metrics
         self.connection = connection
         self.limits = limits
+        self.methods = methods  # None: nothing is set by method
         self.wants_context = cluster.balancer.wants_context
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
@@ -54,10 +57,13 @@ class Dispatch:
         cluster.on_pickable.append(self.on_pickable)
         self.on_members(Change(added=tuple(cluster.endpoints), removed=()))
 
-    def reconfigure(self, connection: ConnectionSettings, limits: LimitSettings) -> None:
+    def reconfigure(
+        self, connection: ConnectionSettings, limits: LimitSettings, methods: MethodTable | None = None
+    ) -> None:
         """New settings after a reload: for connections and RPCs from now on; nothing is cut (K7)."""
         self.connection = connection
         self.limits = limits
+        self.methods = methods
         self.wants_context = self.cluster.balancer.wants_context
         for pool in self.pools.values():
             pool.settings = connection

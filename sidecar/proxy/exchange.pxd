@@ -5,6 +5,7 @@ cimport cython
 from sidecar.http2.interface cimport HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer cimport PickContext
 from sidecar.policy.endpoint cimport Endpoint
+from sidecar.policy.method cimport MethodPolicy
 from sidecar.proxy.attempt cimport Attempt
 from sidecar.proxy.deadline cimport Deadline
 from sidecar.proxy.dispatch cimport Dispatch
@@ -22,6 +23,7 @@ cdef class Exchange(StreamSink):
     cdef public Stream stream
     cdef public HeaderBlock block
     cdef public RequestHead head
+    cdef public MethodPolicy policy
     cdef public int state
     cdef public bint queued
     cdef public str why

@@ -15,6 +15,7 @@ from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
+from sidecar.policy.method import MethodPolicy
 from sidecar.proxy.account import account_of
 from sidecar.proxy.attempt import Attempt
 from sidecar.proxy.deadline import Deadline
@@ -82,6 +83,7 @@ class Exchange(StreamSink):
         "history",
         "http_status",
         "last",
+        "policy",
         "queued",
         "refused_once",
         "request",
@@ -103,6 +105,7 @@ class Exchange(StreamSink):
         self.block = block
         self.head: RequestHead = read_request(block)
         self.state: int = WAITING
+        self.policy: MethodPolicy | None = None  # None: the upstream sets nothing by method
         self.queued = False  # waits in the queue of `dispatch`
         self.why: str = FIRST  # the reason of the attempt that comes next
         self.started_at: float = self.engine.now
@@ -140,6 +143,9 @@ class Exchange(StreamSink):
             self.fail(codes.UNIMPLEMENTED, "CONNECT is not supported")
             return
         timeout = self.head.timeout
+        if dispatch.methods is not None:
+            self.policy = dispatch.methods.policy_of(self.head)
+            timeout = self.policy.bound(timeout)
         if timeout is not None:
             self.deadline_at = self.started_at + timeout
             if timeout <= 0:

@@ -11,7 +11,10 @@ cdef class RequestHead:
     cdef public bytes authority
     cdef public bytes content_type
     cdef public object timeout
+    cdef public bint malformed_timeout
     cdef public int previous_attempts
+    cdef public object methods
+    cdef public object policy
     cdef public bint is_grpc
     cdef public HeaderBlock forward
 

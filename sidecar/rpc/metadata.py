@@ -7,7 +7,7 @@ grpc-status with grpc-message (GR-04, H2-33).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sidecar.http2.interface import Field, HeaderBlock
 from sidecar.rpc import status as codes
@@ -29,8 +29,11 @@ class RequestHead:
         "content_type",
         "forward",
         "is_grpc",
+        "malformed_timeout",
         "method",
+        "methods",
         "path",
+        "policy",
         "previous_attempts",
         "timeout",
     )
@@ -41,7 +44,10 @@ class RequestHead:
         self.authority: bytes = b""
         self.content_type: bytes = b""
         self.timeout: float | None = None
+        self.malformed_timeout = False
         self.previous_attempts: int = 0
+        self.methods: object = None  # the table of methods that was last asked for it, and what that said
+        self.policy: Any = None
         te = False
         timed = False
         host = b""
@@ -61,6 +67,7 @@ class RequestHead:
             elif name == b"grpc-timeout":
                 self.timeout = parse_timeout(value)
                 timed = self.timeout is not None
+                self.malformed_timeout = not timed
             elif name == b"grpc-previous-rpc-attempts" and value.isdigit() and len(value) < 6:
                 self.previous_attempts = int(value)
         self.is_grpc: bool = is_grpc(self.content_type)
@@ -146,6 +153,8 @@ def build_request(head: RequestHead, block: HeaderBlock, remaining: float | None
     `remaining` is the time left in seconds, None without a deadline; `attempts` how many were made before this one.
     """
     forward = head.forward if head.forward is not None else block
+    if head.malformed_timeout:
+        remaining = None  # it passes untouched, and a second one beside it would say more than the app did (GR-41)
     if remaining is None and not attempts:
         return forward
     fields = list(forward.fields)

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.config.loader import build_config, load_config
-from sidecar.config.model import Config, StaticEndpoint
+from sidecar.config.model import Config, StaticEndpoint, UpstreamEntry
 from sidecar.config.problem import ConfigErrors
 from sidecar.config.shape import fields_of, sections_of
 from sidecar.control.settings import ConsulSettings, GrpcCheck
+from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
 
 CONTRACT = """\
 service: {name: greeter, port: 50051, check: {grpc: {}, interval: 2s}}   # the co-located app
@@ -257,6 +258,14 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
             upstream("balancing: {hash_on: trace-bin}"),
             "2:90: upstreams[0].balancing.hash_on 'trace-bin': a binary header cannot be hashed on",
         ),
+        (
+            upstream("methods: {/shop.Cart: {timeouts: {total: 1s}}}"),
+            "2:91: upstreams[0].methods '/shop.Cart' is neither /pkg.Service/Method nor /pkg.Service/*",
+        ),
+        (
+            upstream("methods: {/shop.Cart/*: {timeout: {total: 1s}}}"),
+            "2:94: unknown key 'timeout' in upstreams[0].methods./shop.Cart/*, did you mean 'timeouts'?",
+        ),
         (upstream("discovery: {passing_only: true}"), "2:80: upstreams[0] has endpoints, so discovery has no effect"),
         (
             upstream("connection: {backoff_base: 11s}"),
@@ -275,6 +284,21 @@ def test_a_mistake_is_one_sentence_at_its_place(text: str, problem: str) -> None
 )
 def test_what_only_looks_unusual_is_accepted(text: str) -> None:
     assert problems(text) == []
+
+
+def test_every_section_of_a_method_is_also_one_of_its_upstream() -> None:
+    own = {field.name: field.shape.core for field in fields_of(UpstreamEntry)}
+    assert {field.name: own.get(field.name) for field in fields_of(MethodSettings)} == {
+        field.name: field.shape.core for field in fields_of(MethodSettings)
+    }
+
+
+def test_methods_load_by_their_names() -> None:
+    (entry,) = load(upstream("methods: {/shop.Cart/Add: {timeouts: {total: 1s}}, /shop.Cart/*: }")).upstreams
+    assert entry.methods == {
+        "/shop.Cart/Add": MethodSettings(timeouts=TimeoutSettings(total=1.0)),
+        "/shop.Cart/*": MethodSettings(),
+    }
 
 
 def test_a_repeated_endpoint_is_refused() -> None:

@@ -17,6 +17,7 @@ from sidecar.http2.interface import Codec, CodecSettings
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import Endpoint
+from sidecar.policy.method import MethodTable
 from sidecar.policy.snapshot import Member, Snapshot
 from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.downstream import DownstreamConnection
@@ -170,6 +171,7 @@ class Stage:
         http2: Http2Settings | None = None,
         buffers: BufferSettings | None = None,
         server_settings: CodecSettings | None = None,
+        methods: MethodTable | None = None,
         discovered: bool = True,
     ) -> None:
         self.codec_class = codec
@@ -190,7 +192,12 @@ class Stage:
         self.cluster = Cluster("greeter", balancer or InTurn())
         self.metrics = UpstreamMetrics("greeter")
         self.dispatch = WiredDispatch(
-            self.engine, self.cluster, self.metrics, connection or ConnectionSettings(), limits or LimitSettings()
+            self.engine,
+            self.cluster,
+            self.metrics,
+            connection or ConnectionSettings(),
+            limits or LimitSettings(),
+            methods,
         )
         self.dispatch.servers = {}
         self.listener_metrics = ListenerMetrics("greeter")

@@ -1,0 +1,75 @@
+"""What holds for an RPC by its method: found once, by `/pkg.Service/Method`, then `/pkg.Service/*`, then the rest.
+
+The table is built from an upstream's settings and never changes: a reload puts another in its place. An upstream that
+sets nothing of the kind has no table, and its RPCs pay for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
+from sidecar.rpc.metadata import RequestHead
+
+REST: Final = "*"  # the name of the policy of methods that have no entry
+
+
+class MethodPolicy:
+    """The ready-made parameters of the RPCs of one entry. Frozen: it is shared by all of them."""
+
+    __slots__ = ("name", "timeout")
+
+    def __init__(self, name: str, settings: MethodSettings) -> None:
+        timeouts = settings.timeouts or TimeoutSettings()
+        self.name = name  # the entry's key, or REST
+        self.timeout: float = timeouts.total  # seconds; 0: none
+
+    def bound(self, timeout: float | None) -> float | None:
+        """The time that an RPC has whose caller gives it `timeout` seconds; None: without end."""
+        if self.timeout and (timeout is None or timeout > self.timeout):
+            return self.timeout
+        return timeout
+
+    def __repr__(self) -> str:
+        return f"<MethodPolicy {self.name} timeout={self.timeout:g}s>"
+
+
+class MethodTable:
+    """The policies of one upstream."""
+
+    __slots__ = ("_by_path", "_rest")
+
+    def __init__(self, own: MethodSettings, methods: Mapping[str, MethodSettings]) -> None:
+        self._rest = MethodPolicy(REST, own)
+        self._by_path: dict[bytes, MethodPolicy] = {}
+        for name, settings in methods.items():
+            self._by_path[name.encode()] = MethodPolicy(name, merged(own, settings))
+
+    def find(self, path: bytes) -> MethodPolicy:
+        """The policy of the method with this `:path`."""
+        policy = self._by_path.get(path)
+        if policy is None:
+            policy = self._by_path.get(path[: path.rfind(b"/") + 1] + b"*", self._rest)
+        return policy
+
+    def policy_of(self, head: RequestHead) -> MethodPolicy:
+        """The same, remembered by the head, which a codec may hand out many times."""
+        if head.methods is not self:
+            head.methods = self
+            head.policy = self.find(head.path)
+        policy: MethodPolicy = head.policy
+        return policy
+
+
+def build_table(own: MethodSettings, methods: Mapping[str, MethodSettings]) -> MethodTable | None:
+    """The table of an upstream; None when there is nothing to look up."""
+    if not methods and own == MethodSettings():
+        return None
+    return MethodTable(own, methods)
+
+
+def merged(own: MethodSettings, method: MethodSettings) -> MethodSettings:
+    """The sections of `method`, and the upstream's own where it gives none."""
+    sections = {name: getattr(method, name) or getattr(own, name) for name in MethodSettings.__struct_fields__}
+    return MethodSettings(**sections)
