@@ -1,6 +1,7 @@
 # The C layout of a cluster; what its fields mean is written in cluster.py.
 
 from sidecar.policy.balancer cimport Balancer, PickContext
+from sidecar.policy.endpoint cimport Endpoint
 
 
 cdef class Cluster:
@@ -10,6 +11,8 @@ cdef class Cluster:
     cdef public double panic_threshold
     cdef public list endpoints
     cdef public list pickable
+    cdef public list trials
+    cdef public object events
     cdef public str source
     cdef public long long index
     cdef public double confirmed_at
@@ -19,4 +22,6 @@ cdef class Cluster:
     cdef public list on_pickable
     cdef dict _by_address
 
+    cpdef object begin_trial(self, Endpoint endpoint)
+    cpdef object end_trial(self, Endpoint endpoint)
     cpdef object pick(self, PickContext context, double now)

@@ -7,6 +7,7 @@ Nothing here does I/O or knows the time but by argument.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -16,10 +17,12 @@ from sidecar.policy.endpoint import (
     CONNECTING,
     HEALTHY,
     IDLE,
+    PROBATION,
     READY,
     TRANSIENT_FAILURE,
     Endpoint,
 )
+from sidecar.policy.event import KEPT, Event
 from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member, Snapshot
 
@@ -73,6 +76,8 @@ class Cluster:
         self.panic_threshold: float = settings.panic_threshold
         self.endpoints: list[Endpoint] = []
         self.pickable: list[Endpoint] = []
+        self.trials: list[Endpoint] = []  # in probation and ready: each waits for one RPC
+        self.events: deque[Event] = deque(maxlen=KEPT)  # the newest last
         self.source: str = ""  # of the newest snapshot; empty: none yet
         self.index: int = 0
         self.confirmed_at: float = 0.0  # when the registry last confirmed the membership
@@ -157,7 +162,19 @@ class Cluster:
                 endpoint.warm_at = now + self.slow_start
             endpoint.state = state
             endpoint.since_at = now
+            endpoint.on_trial = False
             self.refresh()
+
+    def begin_trial(self, endpoint: Endpoint) -> None:
+        """An RPC goes to an endpoint in probation; no other one does before its end."""
+        endpoint.on_trial = True
+        if endpoint in self.trials:
+            self.trials.remove(endpoint)
+
+    def end_trial(self, endpoint: Endpoint) -> None:
+        """That RPC told nothing: the next one is a trial again."""
+        endpoint.on_trial = False
+        self.refresh()
 
     # === settings: written by a reload ===
 
@@ -187,6 +204,7 @@ class Cluster:
             # Panic: no ready endpoint is healthy; an ejected one beats none (OD-06).
             best = ready
         self.pickable = best
+        self.trials = [e for e in ready if e.state == PROBATION and not e.on_trial]
         self.balancer.on_change(self)
         self._tell()
 
@@ -198,6 +216,8 @@ class Cluster:
 
     def pick(self, context: PickContext | None, now: float) -> Endpoint | Refusal:
         """An endpoint for one attempt, or why there is none."""
+        if self.trials and (context is None or not context.tried):
+            return self.trials[0]  # a retry is never a trial: it has failed once already
         if self.pickable:
             return self.balancer.pick(self, context, now)
         return self.explain()

@@ -20,6 +20,7 @@ cdef class Endpoint:
     cdef public int state
     cdef public str reason
     cdef public double since_at
+    cdef public bint on_trial
     cdef public double share
     cdef public double turn
     cdef public double price

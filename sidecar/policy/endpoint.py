@@ -47,6 +47,7 @@ class Endpoint:
         self.state: int = HEALTHY
         self.reason: str = ""  # why `state` is what it is, in words
         self.since_at: float = now
+        self.on_trial: bool = False  # in probation, and the one RPC of its trial is under way
 
         # The balancer's notes, written by nobody else; `forget` clears them for another balancer.
         self.share: float = 1.0  # what one RPC weighs here: the mean weight over its own

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import (
     ALL_CONNECTING,
     ALL_FAILING,
@@ -169,6 +170,44 @@ def test_ejection_never_leaves_nothing_to_pick() -> None:
     cluster.set_state(cluster.endpoints[0], EJECTED, "5 failures in a row", 0.0)
     cluster.set_state(cluster.endpoints[1], PROBATION, "one trial", 0.0)
     assert cluster.pickable == cluster.endpoints
+
+
+def test_an_endpoint_in_probation_gets_one_rpc_and_no_other_before_its_end() -> None:
+    cluster = cluster_of("a:1", "b:1", "c:1")
+    tried = cluster.endpoints[0]
+    cluster.set_state(tried, PROBATION, "its time is over", 1.0)
+    assert cluster.pick(None, 1.0) is tried
+    cluster.begin_trial(tried)
+    assert tried not in [cluster.pick(None, 1.0) for _ in range(6)]
+    cluster.end_trial(tried)
+    assert cluster.pick(None, 1.0) is tried
+
+
+def test_a_pick_that_came_to_nothing_does_not_use_up_the_trial() -> None:
+    cluster = cluster_of("a:1", "b:1")
+    cluster.set_state(cluster.endpoints[0], PROBATION, "its time is over", 1.0)
+    assert cluster.pick(None, 1.0) is cluster.pick(None, 1.0) is cluster.endpoints[0]
+
+
+def test_only_a_connected_endpoint_with_a_free_slot_is_on_trial() -> None:
+    cluster = cluster_of("a:1", "b:1")
+    tried, other = cluster.endpoints
+    cluster.set_state(tried, PROBATION, "its time is over", 1.0)
+    cluster.set_saturated(tried, True)
+    assert cluster.pick(None, 1.0) is other
+    cluster.set_saturated(tried, False)
+    cluster.set_connectivity(tried, TRANSIENT_FAILURE, "connection refused")
+    assert cluster.pick(None, 1.0) is other
+    cluster.set_connectivity(tried, READY)
+    assert cluster.pick(None, 1.0) is tried
+
+
+def test_a_retry_is_never_a_trial() -> None:
+    cluster = cluster_of("a:1", "b:1", "c:1")
+    tried, failed, _ = cluster.endpoints
+    cluster.set_state(tried, PROBATION, "its time is over", 1.0)
+    context = PickContext(head=None, tried=(failed,))  # type: ignore[arg-type]
+    assert tried not in [cluster.pick(context, 1.0) for _ in range(6)]
 
 
 @pytest.mark.parametrize(("ejected", "pickable"), [(1, 3), (2, 2), (3, 4), (4, 4)])
