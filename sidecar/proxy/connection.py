@@ -17,6 +17,7 @@ from sidecar.proxy.wheel import Alarm
 
 if TYPE_CHECKING:
     from sidecar.proxy.engine import Engine
+    from sidecar.proxy.own_rpc import OwnStream
     from sidecar.proxy.relay import Relay
 
 log = logging.getLogger("sidecar.proxy")
@@ -48,7 +49,7 @@ class Connection(Sink):
         self.flushes: int = 0  # so far: tells an attempt whether anything of it has left
         self.paused = False  # the transport's buffer is above its high-water mark
         self.closing = False  # no more is read or queued; what is queued is written, then the transport closes
-        self.blocked: dict[Relay, None] = {}  # relays with DATA for this peer that did not fit, in turn
+        self.blocked: dict[Relay | OwnStream, None] = {}  # who has DATA for this peer that did not fit, in turn
         self.peer = ""
         self._linger: Linger | None = None  # once it closes
 
@@ -175,7 +176,7 @@ class Connection(Sink):
             self._linger = Linger(self)
             self.engine.set_alarm(self._linger, self.engine.now + LINGER)
 
-    def block(self, relay: Relay) -> None:
+    def block(self, relay: Relay | OwnStream) -> None:
         """`relay` has DATA that did not fit; it gets its turn when there is room."""
         self.blocked[relay] = None
 

@@ -23,6 +23,7 @@ cdef class Dispatch:
     cdef public bint wants_context
     cdef public long long in_flight
     cdef public dict pools
+    cdef public list on_connection
     cdef object _retries
     cdef object _queue
     cdef object _served

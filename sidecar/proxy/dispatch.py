@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.policy.cluster import ALL_SATURATED, QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
@@ -46,6 +47,7 @@ class Dispatch:
         self.wants_context = cluster.balancer.wants_context
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
+        self.on_connection: list[Callable[[UpstreamConnection], None]] = []  # called with each that is ready for use
         # Who waits, and since when, oldest first; transparent retries are served before all others.
         self._retries: OrderedDict[Exchange, float] = OrderedDict()
         self._queue: OrderedDict[Exchange, float] = OrderedDict()

@@ -174,6 +174,8 @@ class EndpointPool:
         if self.replacing is not None:
             old, self.replacing = self.replacing, None
             old.drain("max_age")
+        for observer in self.dispatch.on_connection:
+            observer(connection)
 
     # === losing and closing ===
 

@@ -17,6 +17,7 @@ cdef class UpstreamConnection(Connection):
     cdef public EndpointPool pool
     cdef public Endpoint endpoint
     cdef public set attempts
+    cdef public set own
     cdef public bint ready
     cdef public object settled
     cdef public bint draining

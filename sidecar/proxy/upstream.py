@@ -20,6 +20,7 @@ from sidecar.proxy.wheel import Alarm
 if TYPE_CHECKING:
     from sidecar.proxy.attempt import Attempt
     from sidecar.proxy.engine import Engine
+    from sidecar.proxy.own_rpc import OwnStream
     from sidecar.proxy.pool import EndpointPool
 
 log = logging.getLogger("sidecar.proxy")
@@ -49,6 +50,7 @@ class UpstreamConnection(Connection):
         self.pool = pool
         self.endpoint: Endpoint = pool.endpoint
         self.attempts: set[Attempt] = set()
+        self.own: set[OwnStream] = set()  # requests of the sidecar itself
         self.ready = False  # the peer's SETTINGS are here
         self.settled = asyncio.Event()  # ready, or lost before it was
         self.draining = False
@@ -76,6 +78,12 @@ class UpstreamConnection(Connection):
             self.idle_since = self.engine.now
             if self.draining:
                 self.finish()
+
+    def remove_own(self, stream: OwnStream) -> None:
+        """A request of our own is over; its slot is free."""
+        self.own.discard(stream)
+        if self.endpoint.saturated:
+            self.pool.on_slot()
 
     # === heard from the socket and the codec ===
 
@@ -110,6 +118,8 @@ class UpstreamConnection(Connection):
         self.pool.on_lost(self, detail)
         for attempt in list(self.attempts):
             attempt.on_connection_lost(detail)
+        for stream in list(self.own):
+            stream.on_connection_lost(detail)
 
     # === its end ===
 
@@ -139,6 +149,8 @@ class UpstreamConnection(Connection):
         self.draining = True
         self.reason = reason
         self.pool.on_draining(self)
+        for stream in list(self.own):
+            stream.on_connection_lost(f"the connection is closing: {reason}")
         if not self.attempts:
             self.finish()
 

@@ -55,6 +55,8 @@ RESET_STATUS: Final[dict[int, int]] = {
     h2.INADEQUATE_SECURITY: PERMISSION_DENIED,
 }
 
+HTTP_OK: Final = 200  # the only :status of a gRPC answer
+
 # HTTP :status -> grpc-status, used only where grpc-status is absent. What is not listed is UNKNOWN.
 HTTP_STATUS: Final[dict[int, int]] = {
     400: INTERNAL,
