@@ -1,27 +1,24 @@
-"""The admin API's sockets and routes: one address for this machine, and a second one that only answers probes.
+"""The admin API's sockets: one address for this machine, and a second one that only answers probes.
 
-What is answered stands in `inspection` and `command`, who may ask in `guard`. It ends with `close`.
+The addresses are bound when the process starts, so that a taken one ends it. aiohttp takes longer to import than the
+whole data path: it is imported in a thread while RPCs flow already, and until it is there callers are refused. What
+is answered stands in `application`. It ends with `close`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import asyncio
+import importlib
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
-from sidecar.admin.command import Command
-from sidecar.admin.guard import local_callers, plain_errors
-from sidecar.admin.inspection import Inspection
 from sidecar.admin.settings import AdminSettings
 from sidecar.admin.view import SidecarView
 
-# A command carries nothing in its body.
-_LARGEST_BODY: Final = 4_096
+if TYPE_CHECKING:
+    from aiohttp import web
+
 # How long `close` lets an answer finish: a drain that is under way ends with the process, not with its asker.
 _CLOSE_TIMEOUT: Final = 1.0
-
-_Build = Callable[[str], web.Application]  # from the host part of the bound address
 
 
 class AdminServer:
@@ -30,72 +27,79 @@ class AdminServer:
     def __init__(self, settings: AdminSettings, view: SidecarView) -> None:
         self._settings = settings
         self._view = view
-        self._runners: list[web.AppRunner] = []
+        self._doors: list[Door] = []
         self.address: str | None = None  # as bound, once started
         self.probe_address: str | None = None
 
-    async def start(self) -> None:
+    async def bind(self) -> None:
         """Bind both addresses. Raises OSError, with the address in its text, and leaves nothing bound behind."""
         try:
             if self._settings.listen is not None:
-                self.address = await self._serve(self._settings.listen, self._local_application)
+                self.address = await self._bind(self._settings.listen, "local_application")
             if self._settings.probe_listen is not None:
-                self.probe_address = await self._serve(self._settings.probe_listen, self._probe_application)
+                self.probe_address = await self._bind(self._settings.probe_listen, "probe_application")
         except OSError:
             await self.close()
             raise
 
+    async def _bind(self, listen: str, application: str) -> str:
+        host, _, port = listen.rpartition(":")
+        door = Door(host.strip("[]"), int(port), application)
+        address = await door.bind()
+        self._doors.append(door)
+        return address
+
+    async def serve(self) -> None:
+        """Answer from now on."""
+        if self._doors:
+            module = await asyncio.to_thread(importlib.import_module, "sidecar.admin.application")
+            for door in self._doors:
+                await door.open(getattr(module, door.application)(self._view, door.host))
+
     async def close(self) -> None:
         """Give the addresses back. Answers under way have a second to finish."""
-        runners, self._runners = self._runners, []
-        for runner in runners:
-            await runner.cleanup()
+        doors, self._doors = self._doors, []
+        for door in doors:
+            await door.close()
         self.address = self.probe_address = None
 
-    async def _serve(self, listen: str, build: _Build) -> str:
-        host, _, port = listen.rpartition(":")
-        host = host.strip("[]")
-        runner = web.AppRunner(build(host), access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_TIMEOUT)
-        await runner.setup()
-        self._runners.append(runner)
-        await web.TCPSite(runner, host, int(port)).start()
-        return _written(runner.addresses[0])
 
-    def _local_application(self, bound_host: str) -> web.Application:
-        app = web.Application(middlewares=[plain_errors, local_callers(bound_host)], client_max_size=_LARGEST_BODY)
-        inspection = Inspection(self._view)
-        command = Command(self._view)
-        app.add_routes(
-            [
-                web.get("/", inspection.front),
-                *_probes(inspection),
-                web.get("/clusters", inspection.clusters),
-                web.get("/upstreams", inspection.upstreams),
-                web.get("/config_dump", inspection.config_dump),
-                web.get("/server_info", inspection.server_info),
-                web.post("/drain", command.drain),
-                web.post("/reload", command.reload),
-                web.post("/logging", command.logging),
-                web.post("/quitquitquit", command.quit),
-            ]
+class Door:
+    """One address. `application` names the function that makes what is behind it."""
+
+    def __init__(self, host: str, port: int, application: str) -> None:
+        self.host = host
+        self.port = port
+        self.application = application
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    async def bind(self) -> str:
+        """Take the address, and return it as it was bound. Nobody is let in yet."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, self.host, self.port, start_serving=False)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def open(self, application: web.Application) -> None:
+        """Let callers in."""
+        from aiohttp import web
+
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_TIMEOUT
         )
-        return app
+        await self._runner.setup()
+        if self._server is not None:
+            await self._server.start_serving()
 
-    def _probe_application(self, bound_host: str) -> web.Application:
-        """No Host check: kubelet and Prometheus ask by pod address or by names that only the cluster knows."""
-        app = web.Application(middlewares=[plain_errors], client_max_size=_LARGEST_BODY)
-        app.add_routes(_probes(Inspection(self._view)))
-        return app
+    def _accept(self) -> asyncio.BaseProtocol:
+        assert self._runner is not None and self._runner.server is not None
+        return self._runner.server()
 
-
-def _probes(inspection: Inspection) -> list[web.RouteDef]:
-    return [
-        web.get("/ready", inspection.ready),
-        web.get("/live", inspection.live),
-        web.get("/metrics", inspection.metrics),
-    ]
-
-
-def _written(address: tuple[str, int, *tuple[int, ...]]) -> str:
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    async def close(self) -> None:
+        """Let nobody in, and give the address back."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        if self._runner is not None:
+            await self._runner.cleanup()

@@ -33,11 +33,11 @@ def run(path: str, environment: Mapping[str, str], overrides: Mapping[str, str])
     async def main() -> int:
         try:
             sidecar = Sidecar(source, config, environment)
+            install_signals(sidecar.quit, sidecar.reload)
             await sidecar.start()
         except (OSError, ValueError, ImportError) as error:
             log.error("cannot start: %s", error)
             return FAILED
-        install_signals(sidecar.quit, sidecar.reload)
         await sidecar.ended.wait()
         await sidecar.stop()
         return OK

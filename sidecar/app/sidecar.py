@@ -98,10 +98,18 @@ class Sidecar:
     # === life ===
 
     async def start(self) -> None:
-        """Bind everything, then follow the registry and register. Raises OSError for an address that is taken."""
+        """Bind everything, then follow the registry and register. Raises OSError for an address that is taken.
+
+        What the app waits for comes first: its RPCs flow as soon as the members are known. The admin API is last.
+        A reload that is asked for meanwhile waits.
+        """
+        async with self._reloading:
+            await self._start()
+
+    async def _start(self) -> None:
         for upstream in self.by_service.values():
             await upstream.listener.start()
-        await self.admin.start()
+        await self.admin.bind()
         for upstream in self.by_service.values():
             upstream.follow(self.registry, self.config.registry, self.registry_counters)
             log.info("%s: the app dials %s", upstream.entry.service, upstream.listener.bound)
@@ -109,6 +117,7 @@ class Sidecar:
         loop = asyncio.get_running_loop()
         self._beat_at = self.now()
         self._tasks = [loop.create_task(self._heartbeat()), loop.create_task(self._poll_config())]
+        await self.admin.serve()
         gc.collect()
         gc.freeze()  # what lives as long as the process is never scanned again
         gc.set_threshold(GC_THRESHOLD)

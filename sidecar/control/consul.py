@@ -63,6 +63,7 @@ class ConsulRegistry(Registry):
 
     async def register(self, instance: Instance, health: Health) -> ConsulLease:
         """Register, put the reason into the check, then remove our ghosts. Only the first of these may fail."""
+        await self.client.load()
         lease = ConsulLease(self.client, instance)
         await lease.register(health)
         try:
@@ -91,6 +92,7 @@ class ConsulRegistry(Registry):
 
     async def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
         """Snapshots by blocking queries."""
+        await self.client.load()
         query = BlockingQuery(self.client, service, discovery, self.settings, self.metrics, self.clock)
         while True:
             yield await query.next()

@@ -1,24 +1,17 @@
-"""Requests to one Consul agent: py-consul's asyncio client on a transport of our own.
+"""Requests to one Consul agent. How they travel stands in `consul_transport`, which is imported on first use.
 
-py-consul knows Consul's paths and fields; the transport adds what a long-lived client needs: unix sockets, no
-redirects (they would carry the token elsewhere), a bound on the size of an answer, a time limit per request. Every
-failure leaves as a `RegistryError` with a sentence; the token is in no message and no log line.
+Every failure leaves as a `RegistryError` with a sentence; the token is in no message and no log line.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
-import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
-import aiohttp
-import consul
-import consul.aio
-import consul.base
-import consul.exceptions
 from msgspec import Struct
 
 from sidecar.control.consul_target import Target
@@ -26,7 +19,6 @@ from sidecar.control.registry import RegistryDenied, RegistryError
 
 log = logging.getLogger("sidecar.control")
 
-MAX_ANSWER = 64 * 1024 * 1024  # octets; 5000 instances are about 10 MiB
 HTTP_OK = 200
 # Statuses that the agent's health paths use as verdicts: unknown, warning, critical.
 VERDICTS = frozenset((404, 429, 503))
@@ -49,52 +41,6 @@ class AgentError(RegistryError):
         self.text = text
 
 
-class Transport(consul.aio.HTTPClient):  # type: ignore[misc]  # py-consul has no types
-    """py-consul's transport, with our session and our rules for a request."""
-
-    def __init__(self, target: Target, timeout: float) -> None:
-        address = target.address
-        consul.base.HTTPClient.__init__(self, address.host, address.port, address.scheme)
-        self.base_uri = f"{address.scheme}://{address.authority}"
-        connector: aiohttp.BaseConnector
-        # limit=0: each upstream holds one blocking query, and a renewal must never queue behind them.
-        if address.socket:
-            self.base_uri = "http://consul"
-            connector = aiohttp.UnixConnector(address.socket, limit=0)
-        else:
-            connector = aiohttp.TCPConnector(limit=0, ssl=tls_context(target))
-        self._timeout = timeout
-        pairs = (("ns", target.namespace), ("partition", target.partition))
-        self._scope = [(key, value) for key, value in pairs if value]
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    def uri(self, path: str, params: list[tuple[str, Any]] | None = None) -> str:
-        """The URL of a request, with the namespace and the partition that py-consul leaves out."""
-        return str(super().uri(path, self._scope + (params or [])))
-
-    async def _request(
-        self,
-        callback: Callable[[Any], Any],
-        method: str,
-        uri: str,
-        headers: dict[str, str] | None,
-        data: str | bytes | None = None,
-        connections_timeout: float | None = None,
-        raw: bool = False,
-    ) -> Any:
-        timeout = aiohttp.ClientTimeout(total=connections_timeout or self._timeout)
-        async with self._session.request(
-            method, uri, headers=headers, data=data, timeout=timeout, allow_redirects=False
-        ) as response:
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_ANSWER:
-                    raise consul.ConsulException(f"the answer is longer than {MAX_ANSWER >> 20} MiB")
-            text = bytes(body) if raw else body.decode("utf-8", "replace")
-            return callback(consul.base.Response(response.status, response.headers, text))
-
-
 class ConsulClient:
     """One agent. Sessions are made on first use, so that it can be built before the event loop runs."""
 
@@ -105,20 +51,17 @@ class ConsulClient:
         self._api: Any = None
         self._token = TokenSource(target)
 
+    async def load(self) -> None:
+        """Import py-consul and aiohttp in a thread, before the first use: it takes longer than the loop may stall."""
+        await asyncio.to_thread(importlib.import_module, "sidecar.control.consul_transport")
+
     @property
     def api(self) -> Any:
         """py-consul's client."""
         if self._api is None:
-            transport = Transport(self.target, self.timeout)
+            from sidecar.control.consul_transport import build_api
 
-            class Api(consul.aio.Consul):  # type: ignore[misc]  # py-consul has no types
-                """py-consul's API on our transport."""
-
-                def http_connect(self, *_: object, **__: object) -> Transport:
-                    return transport
-
-            self._api = Api(host="agent", port=1, scheme="http", verify=True)
-            self._api.token = None  # py-consul took it from the environment; we pass ours with every request
+            self._api = build_api(self.target, self.timeout)
         return self._api
 
     def token(self) -> str:
@@ -147,16 +90,18 @@ class ConsulClient:
 
     async def run(self, what: str, request: Awaitable[Any]) -> Any:
         """Await a request of py-consul and turn each failure into a RegistryError. `what` completes "could not ..."."""
+        from sidecar.control.consul_transport import DENIALS, FAILURES, REJECTIONS
+
         try:
             return await request
-        except (consul.exceptions.ACLPermissionDenied, consul.exceptions.ACLDisabled) as error:
+        except DENIALS as error:
             raise self._denied(what, str(error)) from None
-        except consul.ConsulException as error:
+        except REJECTIONS as error:
             text = str(error)
             raise AgentError(f"{self.label} could not {what}: it answered {self.excerpt(text)}", text) from None
         except TimeoutError:
             raise RegistryError(f"{self.label} gave no answer in time to {what}") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except FAILURES as error:
             reason = str(error) or type(error).__name__
             raise RegistryError(f"{self.label} cannot be reached to {what}: {reason}") from None
 
@@ -216,22 +161,6 @@ class TokenSource:
                 self._trouble = str(reason)
                 log.warning("the Consul token file cannot be read, the last token stays in use: %s", reason)
         return self.last
-
-
-def tls_context(target: Target) -> ssl.SSLContext | bool:
-    """How the agent's certificate is judged. Raises RegistryError when a file cannot be used."""
-    if target.address.scheme != "https":
-        return True
-    try:
-        context = ssl.create_default_context(cafile=target.ca_file or None)
-        if target.cert_file:
-            context.load_cert_chain(target.cert_file, target.key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise RegistryError(f"the TLS files for Consul at {target.address.label} cannot be used: {error}") from None
-    if not target.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _answer(response: Any) -> Answer:

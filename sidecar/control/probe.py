@@ -9,14 +9,16 @@ from __future__ import annotations
 import abc
 import asyncio
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from msgspec import Struct
 
 from sidecar.control.registry import Health
 from sidecar.control.settings import CheckSettings, ServiceSettings
 from sidecar.policy.snapshot import PASSING, WARNING
+
+if TYPE_CHECKING:
+    import aiohttp
 
 CRITICAL = "critical"
 TOO_MANY_REQUESTS = 429  # Consul's word for warning
@@ -118,7 +120,14 @@ class HttpProbe(Probe):
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self) -> Finding:
-        """One GET, on a connection of its own so that a restarted app is noticed."""
+        """One GET, on a connection of its own so that a restarted app is noticed.
+
+        aiohttp is imported in a thread on first use: it takes longer than the loop may stall.
+        """
+        if self._session is None:
+            await asyncio.to_thread(importlib.import_module, "aiohttp")
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.timeout), connector=aiohttp.TCPConnector(force_close=True)

@@ -139,7 +139,8 @@ class Caller:
 async def opened(desk: Desk) -> AsyncIterator[Caller]:
     """The admin API over `desk`, on free ports."""
     server = AdminServer(AdminSettings(listen="127.0.0.1:0", probe_listen="127.0.0.1:0"), desk)
-    await server.start()
+    await server.bind()
+    await server.serve()
     try:
         async with aiohttp.ClientSession() as session:
             yield Caller(session, server)

@@ -277,13 +277,13 @@ def test_the_probe_address_knows_nothing_else(path: str) -> None:
 def test_both_addresses_are_free_again_after_close() -> None:
     async def run() -> None:
         server = AdminServer(AdminSettings(listen="127.0.0.1:0", probe_listen="[::1]:0"), Desk())
-        await server.start()
+        await server.bind()
         assert server.address is not None and server.probe_address is not None
         assert server.probe_address.startswith("[::1]:")
         port = int(server.address.rpartition(":")[2])
         await server.close()
         again = AdminServer(AdminSettings(listen=f"127.0.0.1:{port}"), Desk())
-        await again.start()
+        await again.bind()
         await again.close()
 
     asyncio.run(run())
@@ -295,7 +295,7 @@ def test_a_taken_address_is_an_error_that_names_it_and_leaves_nothing_bound() ->
             port = taken.getsockname()[1]
             server = AdminServer(AdminSettings(listen="127.0.0.1:0", probe_listen=f"127.0.0.1:{port}"), Desk())
             with pytest.raises(OSError, match=str(port)):
-                await server.start()
+                await server.bind()
             assert server.address is None
 
     asyncio.run(run())
@@ -304,7 +304,7 @@ def test_a_taken_address_is_an_error_that_names_it_and_leaves_nothing_bound() ->
 def test_no_address_at_all_is_legal() -> None:
     async def run() -> None:
         server = AdminServer(AdminSettings(listen=None), Desk())
-        await server.start()
+        await server.bind()
         assert server.address is None and server.probe_address is None
         await server.close()
 
