@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sidecar.config.model import Config
-from sidecar.control.instance import instance_of
-from sidecar.control.lease import Registrar
 from sidecar.control.registry import Registry
 from sidecar.control.settings import RegistrySettings
 from sidecar.telemetry.metrics import RegistryMetrics
+
+if TYPE_CHECKING:
+    from sidecar.control.lease import Registrar
 
 log = logging.getLogger("sidecar.app")
 
@@ -51,6 +53,9 @@ class Registration:
         self._task: asyncio.Task[None] | None = None
         self._release: asyncio.Task[str] | None = None
         if config.service is not None:
+            from sidecar.control.instance import instance_of
+            from sidecar.control.lease import Registrar
+
             self.registrar = Registrar(
                 registry,
                 instance_of(config.service, host, environment),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import platform
 import random
+import sys
 from collections.abc import Mapping, Sequence
 
 from sidecar import __version__
@@ -21,7 +21,6 @@ from sidecar.admin.view import UpstreamView
 from sidecar.app.registration import Registration, build_registry
 from sidecar.app.reload import Reload
 from sidecar.app.upstream import Upstream, load_balancers
-from sidecar.build import build_facts
 from sidecar.config.model import Config
 from sidecar.config.problem import ConfigErrors
 from sidecar.config.redaction import dump
@@ -88,7 +87,6 @@ class Sidecar:
         }
 
         # What it shows.
-        self.compiled = build_facts()["compiled"]  # looked up once: it reads directories
         self.admin = AdminServer(config.admin, self)
 
     def build_registration(self, config: Config, registry: Registry | None, host: str) -> Registration:
@@ -292,12 +290,14 @@ class Sidecar:
 
     def server_info(self) -> Mapping[str, object]:
         """What runs here."""
+        import platform
+
         return {
             "version": __version__,
             "python": platform.python_version(),
             "codec": self.codec,
             "loop": type(self.engine.loop).__module__.partition(".")[0],
-            "compiled": "yes" if self.compiled else "no",
+            "compiled": "no" if str(sys.modules[Engine.__module__].__file__).endswith(".py") else "yes",
             "config": self.source.path,
         }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 from sidecar.config.address import Bindings, HostPort, UnixPath, parse_host_port, parse_listen
 from sidecar.config.model import Config, StaticEndpoint
@@ -197,10 +196,10 @@ def parse_consul_address(text: str) -> None:
         if not rest.startswith("/"):
             raise ValueError(f"'{text}' needs an absolute path, as in unix:///run/consul.sock")
     elif scheme in ("http", "https"):
-        parts = urlsplit(text)
-        if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in rest:
+        authority = rest.removesuffix("/")
+        if any(mark in authority for mark in "/?#@"):
             raise ValueError(f"'{text}' must end after the port")
-        parse_host_port(rest.rstrip("/"))
+        parse_host_port(authority)
     else:
         raise ValueError(f"'{scheme}' is none of http, https and unix")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path as FilePath
 
 import yaml
 from msgspec import inspect, structs
@@ -15,7 +14,7 @@ from sidecar.config.model import Config
 from sidecar.config.override import OVERRIDES, Override
 from sidecar.config.problem import ConfigErrors, Place, Problem
 from sidecar.config.reader import Path, Reader, Refused, name_of, read_scalar
-from sidecar.config.shape import Shape, fields_of, shape_of
+from sidecar.config.shape import Shape, fields_of, section_type, shape_of
 
 
 def load_config(
@@ -28,7 +27,7 @@ def load_config(
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The octets of the file, one more than allowed at most. Raises ConfigErrors."""
     try:
-        with FilePath(path).open("rb") as file:
+        with open(path, "rb") as file:
             return file.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -41,7 +40,7 @@ def build_config(
     """The settings in `data`, which came from `source`. Raises ConfigErrors with every problem."""
     root = parse_document(source, data)
     reader = Reader(source, environment)
-    config: Config = reader.read(root, shape_of(inspect.type_info(Config)))
+    config: Config = reader.read(root, shape_of(section_type(Config)))
     problems = reader.problems
     origins: dict[Path, str] = {}  # of the values that did not come from the file
     if not isinstance(root, yaml.MappingNode):

@@ -55,13 +55,31 @@ def shape_of(kind: inspect.Type) -> Shape:
             )
 
 
+_SECTIONS: dict[type[Struct], inspect.StructType] = {}
+
+
+def section_type(struct: type[Struct]) -> inspect.StructType:
+    """A section as msgspec sees it. That evaluates every annotation below the section, so nothing is asked twice."""
+    if struct not in _SECTIONS:
+        _note_sections(inspect.type_info(struct))
+    return _SECTIONS[struct]
+
+
+def _note_sections(core: inspect.Type) -> None:
+    if isinstance(core, inspect.StructType):
+        _SECTIONS[core.cls] = core
+        for field in core.fields:
+            _note_sections(shape_of(field.type).core)
+    else:
+        for part in parts_of(core):
+            _note_sections(part.core)
+
+
 @cache
 def fields_of(struct: type[Struct]) -> tuple[FieldShape, ...]:
     """The keys of a section, in the order they are written."""
-    info = inspect.type_info(struct)
-    assert isinstance(info, inspect.StructType)
     fields = []
-    for field in info.fields:
+    for field in section_type(struct).fields:
         default = field.default
         if field.default_factory is not NODEFAULT:
             default = field.default_factory()
@@ -83,7 +101,7 @@ def sections_of(struct: type[Struct]) -> list[type[Struct]]:
             for part in parts_of(core):
                 visit(part.core)
 
-    visit(inspect.type_info(struct))
+    visit(section_type(struct))
     return list(met)
 
 

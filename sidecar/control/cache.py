@@ -23,7 +23,6 @@ from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
 log = logging.getLogger("sidecar.control")
 
 MAX_AGE = 86_400.0  # seconds; older lists do more harm than good (SmartStack's state file 86,400)
-REFRESH = 60.0  # seconds after which an unchanged list is written again, for its age (SmartStack 60)
 FORMAT = 1
 
 

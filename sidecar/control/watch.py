@@ -11,8 +11,8 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
-from sidecar.control.cache import REFRESH, MembershipCache
 from sidecar.control.registry import Registry, RegistryDenied, RegistryError
 from sidecar.control.settings import DiscoverySettings, RegistrySettings
 from sidecar.policy.backoff import FULL, Backoff
@@ -22,11 +22,15 @@ from sidecar.policy.membership import HELD, Decision, Membership
 from sidecar.policy.snapshot import Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics, bump
 
+if TYPE_CHECKING:
+    from sidecar.control.cache import MembershipCache
+
 log = logging.getLogger("sidecar.control")
 
 COALESCE = 0.1  # seconds: changes closer together are applied as one (Envoy merges host updates within 1 s)
 START_JITTER = 0.5  # seconds over which the first questions of a thousand sidecars are spread (RL-26)
 CACHE_AFTER = 1.0  # seconds without an answer at start, after which the list on disk is better than none
+CACHE_REFRESH = 60.0  # seconds after which an unchanged list is written again, for its age (SmartStack 60)
 BACKOFF_BASE, BACKOFF_FACTOR, BACKOFF_MAX = 0.25, 2.0, 10.0  # full jitter; Consul's own watches wait 5 s and more
 DENIED_PAUSE = 10.0  # seconds at least after a refusal by ACL (SE-44)
 
@@ -71,6 +75,8 @@ class Watch:
         self._lively = registry.silence is not None  # there is somebody to ask, who may be down
         self._asker = f"watch {service} {id(self)}"
         if settings.cache_dir and self._lively:
+            from sidecar.control.cache import MembershipCache
+
             self._cache = MembershipCache(settings.cache_dir, registry.name, service, discovery)
 
     async def run(self) -> None:
@@ -143,7 +149,7 @@ class Watch:
         self.answered = True
         self._decide(self.membership.on_answer(answer, now))
         self.cluster.note_registry(True, "", now)
-        if self._cache is not None and self._pending is None and now >= self._kept_at + REFRESH:
+        if self._cache is not None and self._pending is None and now >= self._kept_at + CACHE_REFRESH:
             self._keep(now)
 
     def _decide(self, decision: Decision) -> None:
