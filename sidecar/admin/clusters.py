@@ -34,6 +34,7 @@ class EndpointPage(Struct, frozen=True, kw_only=True):
     weight: int
     registry_status: str
     zone: str
+    priority: int
     tags: tuple[str, ...]
     source: str
     age_seconds: float
@@ -97,11 +98,11 @@ def describe(upstream: UpstreamView, now: float) -> UpstreamPage:
         queued=upstream.metrics.queued,
         in_flight=sum(endpoint.in_flight for endpoint in cluster.endpoints),
         connections=sum(endpoint.connections for endpoint in cluster.endpoints),
-        endpoints=tuple(_describe(endpoint, id(endpoint) in picked, now) for endpoint in cluster.endpoints),
+        endpoints=tuple(_describe(endpoint, cluster, id(endpoint) in picked, now) for endpoint in cluster.endpoints),
     )
 
 
-def _describe(endpoint: Endpoint, picked: bool, now: float) -> EndpointPage:
+def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) -> EndpointPage:
     member = endpoint.member
     return EndpointPage(
         address=endpoint.address,
@@ -110,7 +111,7 @@ def _describe(endpoint: Endpoint, picked: bool, now: float) -> EndpointPage:
         state_reason=endpoint.reason,
         state_age_seconds=_rounded(now - endpoint.since_at),
         pickable=picked,
-        why=_why(endpoint, picked),
+        why=_why(endpoint, cluster, picked),
         connectivity=CONNECTIVITY_NAMES[endpoint.connectivity],
         last_error=endpoint.last_error,
         connections=endpoint.connections,
@@ -122,13 +123,14 @@ def _describe(endpoint: Endpoint, picked: bool, now: float) -> EndpointPage:
         weight=endpoint.weight,
         registry_status=member.status,
         zone=member.zone,
+        priority=member.priority,
         tags=member.tags,
         source=endpoint.source,
         age_seconds=_rounded(now - endpoint.added_at),
     )
 
 
-def _why(endpoint: Endpoint, picked: bool) -> str:
+def _why(endpoint: Endpoint, cluster: Cluster, picked: bool) -> str:
     """Why it is, or is not, among those that RPCs are balanced over, in the order in which `Cluster` decides."""
     ejected = f"{STATE_NAMES[endpoint.state]}: {endpoint.reason or 'no reason was given'}"
     doubtful = f"the registry no longer lists it, or not as passing ({endpoint.member.status})"
@@ -141,7 +143,17 @@ def _why(endpoint: Endpoint, picked: bool) -> str:
         return f"not connected ({CONNECTIVITY_NAMES[endpoint.connectivity]}){detail}"
     if endpoint.saturated:
         return "all its stream slots are taken"
-    return ejected if endpoint.state != HEALTHY else f"{doubtful}; kept as a last resort"
+    if endpoint.state != HEALTHY:
+        return ejected
+    return f"{doubtful}; kept as a last resort" if endpoint.suspect else _why_spared(endpoint, cluster)
+
+
+def _why_spared(endpoint: Endpoint, cluster: Cluster) -> str:
+    """Why one that is as good as any gets no RPCs: others before it carry the load."""
+    level = endpoint.member.priority
+    if any(other.member.priority == level for other in cluster.pickable):
+        return f"in zone {endpoint.member.zone or '(none)'}; zone {cluster.zone} and those with room carry the load"
+    return f"in reserve on level {level}: the levels before it come first"
 
 
 def _rounded(seconds: float) -> float:

@@ -71,7 +71,7 @@ class Reload:
     def _new_listener(self, service: str, entry: UpstreamEntry) -> Listener | None:
         known = self.sidecar.by_service.get(service)
         if known is None and service in self.balancers:
-            self.fresh[service] = Upstream(self.sidecar.engine, entry, self.balancers[service])
+            self.fresh[service] = Upstream(self.sidecar.engine, entry, self.balancers[service], self.config.zone)
             return self.fresh[service].listener
         if known is not None and known.entry.listen != entry.listen:
             self.moved[service] = known.build_listener(entry.listen)
@@ -137,7 +137,7 @@ class Reload:
             refollow = True
         else:
             before = upstream.entry
-            upstream.reconfigure(entry, self.balancers.get(service))
+            upstream.reconfigure(entry, self.balancers.get(service), self.config.zone)
             if service in self.moved:
                 sidecar.former.append(upstream.move(self.moved[service]))
             refollow = (before.endpoints, before.discovery) != (entry.endpoints, entry.discovery)

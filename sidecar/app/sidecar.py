@@ -83,7 +83,7 @@ class Sidecar:
         if problems:
             raise ValueError("\n".join(problems))
         self.by_service = {
-            service: Upstream(self.engine, entry, balancers[service]) for service, entry in entries.items()
+            service: Upstream(self.engine, entry, balancers[service], config.zone) for service, entry in entries.items()
         }
 
         # What it shows.

@@ -29,10 +29,10 @@ from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, Upstream
 class Upstream:
     """A configured upstream. It ends with `retire` (a reload left it out) or with the process."""
 
-    def __init__(self, engine: Engine, entry: UpstreamEntry, balancer: Balancer) -> None:
+    def __init__(self, engine: Engine, entry: UpstreamEntry, balancer: Balancer, zone: str = "") -> None:
         self.engine = engine
         self.entry = entry
-        self.cluster = Cluster(entry.service, balancer, entry.balancing)
+        self.cluster = Cluster(entry.service, balancer, entry.balancing, own_zone(entry, zone))
         self.metrics = UpstreamMetrics(entry.service)
         self.listener_metrics = ListenerMetrics(entry.service)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
@@ -60,10 +60,10 @@ class Upstream:
             self._watch.cancel()
             self._watch = None
 
-    def reconfigure(self, entry: UpstreamEntry, balancer: Balancer | None) -> None:
+    def reconfigure(self, entry: UpstreamEntry, balancer: Balancer | None, zone: str = "") -> None:
         """New settings; a new balancer starts with the endpoints and their counters as they are."""
         self.entry = entry
-        self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing)
+        self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing, own_zone(entry, zone))
         self.dispatch.reconfigure(entry.connection, entry.limits, methods_of(entry))
 
     def move(self, listener: Listener) -> Listener:
@@ -128,4 +128,17 @@ def member_of(endpoint: str | StaticEndpoint) -> Member:
     """An endpoint written in the file, as a member."""
     if isinstance(endpoint, str):
         return Member(address=endpoint)
-    return Member(address=endpoint.address, weight=endpoint.weight, tags=endpoint.tags, meta=endpoint.meta)
+    return Member(
+        address=endpoint.address,
+        weight=endpoint.weight,
+        zone=endpoint.zone or endpoint.meta.get("zone", ""),
+        priority=endpoint.priority,
+        tags=endpoint.tags,
+        meta=endpoint.meta,
+    )
+
+
+def own_zone(entry: UpstreamEntry, registered: str) -> str:
+    """The sidecar's own zone as the upstream states it, else as the co-located service is `registered` with."""
+    aware = entry.balancing.zone_aware
+    return (aware.own if aware is not None else None) or registered

@@ -14,6 +14,7 @@ from sidecar.config.problem import guess
 from sidecar.config.reader import Path, name_of
 from sidecar.control.settings import DiscoverySettings
 from sidecar.policy.builtin import BALANCERS
+from sidecar.policy.settings import ZoneSettings
 
 Finding = tuple[Path, str]
 Check = Callable[[Config], Iterator[Finding]]
@@ -106,6 +107,12 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
         if is_text(hash_on) and hash_on.endswith("-bin"):
             sentence = f"upstreams[{index}].balancing.hash_on '{hash_on}': a binary header cannot be hashed on"
             yield (*path, "balancing", "hash_on"), sentence
+        aware = entry.balancing.zone_aware
+        if isinstance(aware, ZoneSettings) and not aware.own and config.zone == "":
+            sentence = (
+                f"upstreams[{index}].balancing.zone_aware needs the sidecar's zone: set own, or service.meta.zone"
+            )
+            yield (*path, "balancing", "zone_aware"), sentence
         for key in ("filter", "datacenter"):
             if getattr(entry.discovery, key) and config.registry.file:
                 sentence = f"upstreams[{index}].discovery.{key} needs Consul; a file registry has no such thing"

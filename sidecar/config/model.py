@@ -19,6 +19,10 @@ class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     address: Annotated[Address, Meta(description="host:port of the instance.", examples=["127.0.0.1:50061"])]
     weight: Annotated[Count, Meta(description="Its share of traffic.")] = 1
+    priority: Annotated[
+        int, Meta(ge=0, le=9, description="Its level: the next higher is used as far as the lower ones fall short.")
+    ] = 0
+    zone: Annotated[str, Meta(description="Where it is; `zone` of its meta if unset.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="As a registry would state them.")] = ()
     meta: Annotated[dict[str, str], Meta(description="As a registry would state it.")] = {}
 
@@ -86,3 +90,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     allow_remote_listeners: Annotated[
         bool, Meta(description="Accept listen addresses off loopback. Anyone who reaches them can call through.")
     ] = False
+
+    @property
+    def zone(self) -> str:
+        """The zone that the co-located service is registered with; empty if it states none."""
+        return self.service.meta.get("zone", "") if self.service is not None else ""

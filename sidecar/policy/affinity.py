@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sidecar.policy.endpoint import Endpoint
 
 LIGHT: Final = 8  # RPCs in flight that are no load to speak of: below it nobody is sent elsewhere
+KEYS: Final = 10_007  # kinds of keys; prime, and no size of a table: the kind of a key must say nothing of its owner
+DIGITS: Final = 9  # shares that differ in none of them are the same
 
 
 class Affinity(Balancer):
@@ -34,27 +36,33 @@ class Affinity(Balancer):
         self._members: list[tuple[str, int]] = []
         self._endpoints: list[Endpoint] = []
         self._pickable: frozenset[Endpoint] = frozenset()
+        self._parts: dict[Endpoint, tuple[float, float]] = {}  # of KEYS kinds, which each takes; empty: all
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         allowed = self._pickable
         if context is not None and context.tried:
             allowed = frozenset(untried(cluster.pickable, context))
+        key = self.hash_of(context)
         full = 0.0  # in flight that is too much per weight; found out when somebody may be above it
         crowded: Endpoint | None = None
-        for endpoint in self.order(self.hash_of(context)):
-            if endpoint not in allowed:
+        for endpoint in self.order(key):
+            if endpoint not in allowed or (self._parts and not self._takes(endpoint, key)):
                 continue
             if not self._limit or endpoint.in_flight < LIGHT:
                 return endpoint
             full = full or self._full(allowed)
-            if endpoint.in_flight < ceil(full * endpoint.weight):
+            if endpoint.in_flight < ceil(full * endpoint.worth):
                 return endpoint
             crowded = crowded or endpoint
         return crowded or min(allowed, key=_load)
 
+    def _takes(self, endpoint: Endpoint, key: int) -> bool:
+        begin, end = self._parts[endpoint]
+        return begin <= key % KEYS < end
+
     def _full(self, allowed: frozenset[Endpoint]) -> float:
         in_flight = sum(endpoint.in_flight for endpoint in allowed) + 1
-        return self._limit * in_flight / sum(endpoint.weight for endpoint in allowed)
+        return self._limit * in_flight / sum(endpoint.worth for endpoint in allowed)
 
     def hash_of(self, context: PickContext | None) -> int:
         """Of the header's values; any number for an RPC that does not have it (gRFC A76)."""
@@ -76,10 +84,29 @@ class Affinity(Balancer):
         members = [(endpoint.address, endpoint.weight) for endpoint in cluster.endpoints]
         self._endpoints = cluster.endpoints
         self._pickable = frozenset(cluster.pickable)
+        self._parts = _parts_of(cluster.pickable)
         if members != self._members:
             self._members = members
             self.build()
 
 
 def _load(endpoint: Endpoint) -> float:
-    return (endpoint.in_flight + 1) / endpoint.weight
+    return (endpoint.in_flight + 1) / endpoint.worth
+
+
+def _parts_of(pickable: list[Endpoint]) -> dict[Endpoint, tuple[float, float]]:
+    """Where levels or zones divide the load, the keys are divided before they are looked up: who takes which."""
+    if len({round(endpoint.worth / endpoint.weight, DIGITS) for endpoint in pickable}) <= 1:
+        return {}
+    groups: dict[tuple[int, float], list[Endpoint]] = {}
+    for endpoint in pickable:
+        share = round(endpoint.worth / endpoint.weight, DIGITS)
+        groups.setdefault((endpoint.member.priority, -share), []).append(endpoint)
+    parts: dict[Endpoint, tuple[float, float]] = {}
+    whole = sum(endpoint.worth for endpoint in pickable)
+    begin = 0.0
+    for group in sorted(groups):
+        end = begin + KEYS * sum(endpoint.worth for endpoint in groups[group]) / whole
+        parts.update(dict.fromkeys(groups[group], (begin, end)))
+        begin = end
+    return parts

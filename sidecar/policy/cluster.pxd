@@ -9,6 +9,8 @@ cdef class Cluster:
     cdef public Balancer balancer
     cdef public double slow_start
     cdef public double panic_threshold
+    cdef public str zone
+    cdef public object zone_aware
     cdef public list endpoints
     cdef public list pickable
     cdef public list trials
@@ -21,6 +23,7 @@ cdef class Cluster:
     cdef public list on_members
     cdef public list on_pickable
     cdef dict _by_address
+    cdef list _levels
 
     cpdef object begin_trial(self, Endpoint endpoint)
     cpdef object end_trial(self, Endpoint endpoint)

@@ -23,8 +23,10 @@ from sidecar.policy.endpoint import (
     Endpoint,
 )
 from sidecar.policy.event import KEPT, Event
-from sidecar.policy.settings import BalancingSettings
+from sidecar.policy.level import availability, last_resort, share_load, split_levels, suffices
+from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import Member, Snapshot
+from sidecar.policy.zone import capacities, share_zones
 
 # Why nothing can be picked: each is a metric label, and a sentence in `Refusal.text` (D18).
 NEVER_DISCOVERED = "never_discovered"
@@ -68,12 +70,16 @@ Observer = Callable[[Change], None]
 class Cluster:
     """The members of one service. It lives as long as its upstream is configured."""
 
-    def __init__(self, name: str, balancer: Balancer, balancing: BalancingSettings | None = None) -> None:
+    def __init__(
+        self, name: str, balancer: Balancer, balancing: BalancingSettings | None = None, zone: str = ""
+    ) -> None:
         settings = balancing or BalancingSettings()
         self.name = name
         self.balancer = balancer
         self.slow_start: float = settings.slow_start  # seconds
         self.panic_threshold: float = settings.panic_threshold
+        self.zone = zone  # the sidecar's own; empty: not known
+        self.zone_aware: ZoneSettings | None = settings.zone_aware
         self.endpoints: list[Endpoint] = []
         self.pickable: list[Endpoint] = []
         self.trials: list[Endpoint] = []  # in probation and ready: each waits for one RPC
@@ -86,6 +92,7 @@ class Cluster:
         self.on_members: list[Observer] = []  # called with every change of membership
         self.on_pickable: list[Callable[[], None]] = []  # called when `pickable` may have grown or emptied
         self._by_address: dict[str, Endpoint] = {}
+        self._levels: list[list[Endpoint]] = [self.endpoints]  # by priority
 
     # === membership: written by control ===
 
@@ -111,6 +118,8 @@ class Cluster:
                 kept.source = snapshot.source
                 kept.weight = member.weight
         self.endpoints = [self._by_address[address] for address in members]
+        self._levels = split_levels(self.endpoints)
+        self._place()
         self.source = snapshot.source
         self.index = snapshot.index
         self.confirmed_at = now
@@ -119,6 +128,13 @@ class Cluster:
             observer(change)
         self.refresh()
         return change
+
+    def _place(self) -> None:
+        """Whether each member is in another zone than we are; and its worth, as long as nothing divides the load."""
+        for endpoint in self.endpoints:
+            zone = endpoint.member.zone
+            endpoint.foreign = bool(self.zone and zone and zone != self.zone)
+            endpoint.worth = endpoint.weight
 
     def note_registry(self, up: bool, detail: str, now: float) -> None:
         """Whether the registry answers. An answer confirms the membership that stands."""
@@ -178,10 +194,13 @@ class Cluster:
 
     # === settings: written by a reload ===
 
-    def reconfigure(self, balancer: Balancer, balancing: BalancingSettings) -> None:
+    def reconfigure(self, balancer: Balancer, balancing: BalancingSettings, zone: str = "") -> None:
         """New settings; another balancer begins with the endpoints as they are, and without the notes of the last."""
         self.slow_start = balancing.slow_start
         self.panic_threshold = balancing.panic_threshold
+        self.zone = zone
+        self.zone_aware = balancing.zone_aware
+        self._place()
         if balancer is not self.balancer:
             self.balancer = balancer
             for endpoint in self.endpoints:
@@ -191,11 +210,25 @@ class Cluster:
     # === what may be picked ===
 
     def refresh(self) -> None:
-        """Recompute `pickable`: the best tier that is not empty."""
-        ready = [e for e in self.endpoints if e.connectivity == READY and not e.saturated]
+        """Recompute `pickable`: members -> levels -> of each its best tier -> zones."""
+        if len(self._levels) > 1 or self.zone_aware is not None:
+            self.pickable = self._divide()
+        else:
+            self.pickable = self._best(self.endpoints, may_panic=True)
+        self.trials = [
+            e
+            for e in self.endpoints
+            if e.state == PROBATION and e.connectivity == READY and not (e.saturated or e.on_trial)
+        ]
+        self.balancer.on_change(self)
+        self._tell()
+
+    def _best(self, members: list[Endpoint], may_panic: bool) -> list[Endpoint]:
+        """Ready and unsaturated -> believed -> healthy; or more of them, where those are too few or none."""
+        ready = [e for e in members if e.connectivity == READY and not e.saturated]
         believed = [e for e in ready if not e.suspect]
         best = [e for e in believed if e.state == HEALTHY]
-        if best and len(best) < self.panic_threshold * len(believed):
+        if may_panic and best and len(best) < self.panic_threshold * len(believed):
             # So few cannot carry the load of all: spread it over the ejected ones too (D9).
             best = believed
         if not best:
@@ -203,10 +236,33 @@ class Cluster:
         if not best:
             # Panic: no ready endpoint is healthy; an ejected one beats none (OD-06).
             best = ready
-        self.pickable = best
-        self.trials = [e for e in ready if e.state == PROBATION and not e.on_trial]
-        self.balancer.on_change(self)
-        self._tell()
+        return best
+
+    def _divide(self) -> list[Endpoint]:
+        """Let each level carry its part of the load, by what its members are worth (D11)."""
+        available = [availability(level) for level in self._levels]
+        may_panic = len(self._levels) == 1 or not suffices(available)
+        tiers = [self._best(level, may_panic) for level in self._levels]
+        loads = share_load(available) if any(available) else last_resort(tiers)
+        pickable: list[Endpoint] = []
+        for level, tier, load in zip(self._levels, tiers, loads, strict=True):
+            if load:
+                pickable += self._weigh(level, tier, load)
+        return pickable
+
+    def _weigh(self, level: list[Endpoint], tier: list[Endpoint], load: float) -> list[Endpoint]:
+        """Those of `tier` that take RPCs, each worth its part of the `load` of its level (D10)."""
+        capacity = capacities(tier)
+        total = sum(capacity.values())
+        shares = {zone: held / total for zone, held in capacity.items()}
+        rule = self.zone_aware
+        if rule is not None and self.zone and len(tier) >= rule.min_endpoints and all(e.state == HEALTHY for e in tier):
+            shares = share_zones(self.zone, capacity, len({self.zone, *(e.member.zone for e in level)}))
+        taken = [endpoint for endpoint in tier if endpoint.member.zone in shares]
+        for endpoint in taken:
+            zone = endpoint.member.zone
+            endpoint.worth = endpoint.weight * load * shares[zone] / capacity[zone]
+        return taken
 
     def _tell(self) -> None:
         for observer in self.on_pickable:

@@ -8,6 +8,8 @@ cdef class Endpoint:
     cdef public object member
     cdef public str source
     cdef public long weight
+    cdef public double worth
+    cdef public bint foreign
     cdef public double added_at
     cdef public long in_flight
     cdef public long long successes

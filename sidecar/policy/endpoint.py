@@ -31,6 +31,8 @@ class Endpoint:
         self.member: Member = member
         self.source: str = source
         self.weight: int = member.weight
+        self.worth: float = member.weight  # the weight, times the part of the load that its level and zone carry
+        self.foreign: bool = False  # in another zone than the sidecar
         self.added_at: float = now
 
         # Load, kept by the balancer's callers: one up at pick, one down at the attempt's end.

@@ -14,15 +14,20 @@ cdef class TurnTaking(Balancer):
     cdef public double _clock
     cdef public Py_ssize_t _full_scan
     cdef public Py_ssize_t _choices
+    cdef public double _idle
+    cdef public double _part
 
+    @cython.locals(
+        candidates=list, count=Py_ssize_t, everyone=bint, draw=double, look=Py_ssize_t, index=Py_ssize_t,
+        best=Endpoint, other=Endpoint, best_price=double, best_share=double, share=double, ahead=double, load=double,
+        price=double,
+    )
+    cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     cpdef object take_turn(self, Endpoint endpoint, double share)
     @cython.locals(pickable=list, mean=double, ahead=double, endpoint=Endpoint)
     cpdef object on_change(self, Cluster cluster)
 
 
 cdef class LeastRequest(TurnTaking):
-    @cython.locals(
-        candidates=list, count=Py_ssize_t, everyone=bint, draw=double, look=Py_ssize_t, index=Py_ssize_t,
-        best=Endpoint, other=Endpoint, best_load=double, best_share=double, share=double, ahead=double, load=double,
-    )
-    cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
+    @cython.locals(endpoint=Endpoint)
+    cpdef object on_change(self, Cluster cluster)

@@ -1,4 +1,4 @@
-"""The turns that load-aware balancers take, and the one that looks at RPCs in flight alone.
+"""The look around and the turns that load-aware balancers take, and the one that looks at RPCs in flight alone.
 
 A pick moves the endpoint's next turn ahead by what an RPC weighs there, on a virtual clock that stands at the turn
 of the newest pick (start-time fair queueing). How far an endpoint is ahead counts as a part of an RPC in flight.
@@ -23,38 +23,23 @@ TURN: Final = 0.999
 
 
 class TurnTaking(Balancer):
-    """What the load-aware balancers have in common."""
+    """The one look around that the load-aware balancers share: the lowest price for the load that is there.
+
+        price x (idle + in flight x share + part x turns ahead)
+
+    `idle` is what an RPC costs where nothing else runs, `part` how much of an RPC a turn just taken counts. The price
+    of an endpoint is the subclass' affair; where all are equal, load alone decides.
+    """
 
     wants_context = False
 
-    def __init__(self, rng: Rng, full_scan: int = FULL_SCAN, choices: int = CHOICES) -> None:
+    def __init__(self, rng: Rng, full_scan: int, choices: int, idle: float, part: float) -> None:
         self._rng = rng
         self._clock: float = 1.0  # virtual: the turn of the newest pick
         self._full_scan = full_scan
         self._choices = choices
-
-    def take_turn(self, endpoint: Endpoint, share: float) -> None:
-        """`endpoint` was picked; an RPC weighs `share` there."""
-        self._clock = max(self._clock, endpoint.turn)
-        endpoint.turn = self._clock + share
-
-    def on_change(self, cluster: Cluster) -> None:
-        pickable = cluster.pickable
-        if not pickable:
-            return
-        mean = sum([endpoint.weight for endpoint in pickable]) / len(pickable)
-        for endpoint in pickable:
-            endpoint.share = mean / endpoint.weight
-            ahead = endpoint.turn - self._clock
-            if endpoint.turn == 0.0:
-                ahead = self._rng.random() * endpoint.share  # anywhere: sidecars must not march in step (LB-01)
-            endpoint.turn = self._clock + min(max(ahead, 0.0), endpoint.share)
-
-
-class LeastRequest(TurnTaking):
-    """The endpoint with the fewest RPCs in flight for its weight; the next in turn among equals."""
-
-    name = "least_request"
+        self._idle = idle
+        self._part = part
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         candidates = untried(cluster.pickable, context)
@@ -62,7 +47,7 @@ class LeastRequest(TurnTaking):
         everyone = count <= self._full_scan
         draw = 0.0 if everyone else self._rng.random()
         best = candidates[0]
-        best_load = -1.0
+        best_price = -1.0
         best_share = 1.0
         for look in range(count if everyone else self._choices):
             index = look
@@ -76,10 +61,42 @@ class LeastRequest(TurnTaking):
             if other.warm_at > now:
                 share /= warmth(other, cluster.slow_start, now)
             ahead = other.turn - self._clock
-            load = other.in_flight * share
+            load = self._idle + other.in_flight * share
             if ahead > 0.0:
-                load += TURN * ahead
-            if load < best_load or best_load < 0.0:
-                best, best_load, best_share = other, load, share
+                load += self._part * ahead
+            price = other.price * load
+            if price < best_price or best_price < 0.0:
+                best, best_price, best_share = other, price, share
         self.take_turn(best, best_share)
         return best
+
+    def take_turn(self, endpoint: Endpoint, share: float) -> None:
+        """`endpoint` was picked; an RPC weighs `share` there."""
+        self._clock = max(self._clock, endpoint.turn)
+        endpoint.turn = self._clock + share
+
+    def on_change(self, cluster: Cluster) -> None:
+        pickable = cluster.pickable
+        if not pickable:
+            return
+        mean = sum([endpoint.worth for endpoint in pickable]) / len(pickable)
+        for endpoint in pickable:
+            endpoint.share = mean / endpoint.worth
+            ahead = endpoint.turn - self._clock
+            if endpoint.turn == 0.0:
+                ahead = self._rng.random() * endpoint.share  # anywhere: sidecars must not march in step (LB-01)
+            endpoint.turn = self._clock + min(max(ahead, 0.0), endpoint.share)
+
+
+class LeastRequest(TurnTaking):
+    """The endpoint with the fewest RPCs in flight for its weight; the next in turn among equals."""
+
+    name = "least_request"
+
+    def __init__(self, rng: Rng, full_scan: int = FULL_SCAN, choices: int = CHOICES) -> None:
+        super().__init__(rng, full_scan, choices, idle=0.0, part=TURN)
+
+    def on_change(self, cluster: Cluster) -> None:
+        TurnTaking.on_change(self, cluster)
+        for endpoint in cluster.pickable:
+            endpoint.price = 1.0  # nobody is dearer than another

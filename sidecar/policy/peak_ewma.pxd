@@ -2,7 +2,7 @@
 
 cimport cython
 
-from sidecar.policy.balancer cimport PickContext, untried, warmth
+from sidecar.policy.balancer cimport PickContext
 from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.least_request cimport TurnTaking
@@ -16,11 +16,6 @@ cdef class PeakEwma(TurnTaking):
     cdef public double _read_at
     cdef public double _scale
 
-    @cython.locals(
-        candidates=list, count=Py_ssize_t, everyone=bint, draw=double, look=Py_ssize_t, index=Py_ssize_t,
-        best=Endpoint, other=Endpoint, best_price=double, best_share=double, share=double, ahead=double, load=double,
-        price=double,
-    )
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     @cython.locals(scale=double, sample=double, estimate=double, penalty=double)
     cpdef object done(self, Endpoint endpoint, int outcome, double latency, double now)

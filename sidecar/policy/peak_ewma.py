@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp
 from typing import TYPE_CHECKING, Final
 
-from sidecar.policy.balancer import PickContext, Rng, untried, warmth
+from sidecar.policy.balancer import PickContext, Rng
 from sidecar.policy.least_request import CHOICES, FULL_SCAN, TurnTaking
 from sidecar.rpc import outcome as outcomes
 
@@ -53,7 +53,7 @@ class PeakEwma(TurnTaking):
     name = "peak_ewma"
 
     def __init__(self, rng: Rng, full_scan: int = FULL_SCAN, choices: int = CHOICES) -> None:
-        super().__init__(rng, full_scan, choices)
+        super().__init__(rng, full_scan, choices, idle=1.0, part=_AHEAD)
         self._began_at: float = 0.0  # where the scale is 1
         self._read_at: float = 0.0
         self._scale: float = 1.0  # at `_read_at`
@@ -61,33 +61,7 @@ class PeakEwma(TurnTaking):
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         if now - self._began_at > _FAR * _DECAY:
             self._start_over(cluster, now)
-        candidates = untried(cluster.pickable, context)
-        count = len(candidates)
-        everyone = count <= self._full_scan
-        draw = 0.0 if everyone else self._rng.random()
-        best = candidates[0]
-        best_price = -1.0
-        best_share = 1.0
-        for look in range(count if everyone else self._choices):
-            index = look
-            if not everyone:
-                # one random number is good for four places: 53 bits
-                draw *= count
-                index = int(draw)
-                draw -= index
-            other = candidates[index]
-            share = other.share
-            if other.warm_at > now:
-                share /= warmth(other, cluster.slow_start, now)
-            ahead = other.turn - self._clock
-            load = 1.0 + other.in_flight * share
-            if ahead > 0.0:
-                load += _AHEAD * ahead
-            price = other.price * load
-            if price < best_price or best_price < 0.0:
-                best, best_price, best_share = other, price, share
-        self.take_turn(best, best_share)
-        return best
+        return TurnTaking.pick(self, cluster, context, now)
 
     def done(self, endpoint: Endpoint, outcome: int, latency: float, now: float) -> None:
         scale = self._scale if now == self._read_at else self._read(now)

@@ -57,7 +57,7 @@ class RoundRobin(Balancer):
                 return candidates[index]
 
     def on_change(self, cluster: Cluster) -> None:
-        weights = [endpoint.weight for endpoint in cluster.pickable]
+        weights = [endpoint.worth for endpoint in cluster.pickable]
         if not weights or min(weights) == max(weights):
             self._strides = []
             return
@@ -73,7 +73,7 @@ class Random(Balancer):
 
     def __init__(self, rng: Rng) -> None:
         self._rng = rng
-        self._sums: list[int] = []  # of the weights up to and including each place; empty: all are equal
+        self._sums: list[float] = []  # of the weights up to and including each place; empty: all are equal
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         candidates = untried(cluster.pickable, context)
@@ -87,18 +87,18 @@ class Random(Balancer):
             endpoint = self._any(candidates, sums)
         return endpoint
 
-    def _any(self, candidates: list[Endpoint], sums: list[int]) -> Endpoint:
+    def _any(self, candidates: list[Endpoint], sums: list[float]) -> Endpoint:
         if not sums:
             return candidates[int(self._rng.random() * len(candidates))]
-        total = sums[len(sums) - 1]
-        return candidates[bisect_right(sums, int(self._rng.random() * total))]
+        last = len(sums) - 1
+        return candidates[min(bisect_right(sums, self._rng.random() * sums[last]), last)]
 
     def on_change(self, cluster: Cluster) -> None:
         self._sums = _sums_of(cluster.pickable)
 
 
-def _sums_of(candidates: list[Endpoint]) -> list[int]:
-    weights = [endpoint.weight for endpoint in candidates]
+def _sums_of(candidates: list[Endpoint]) -> list[float]:
+    weights = [endpoint.worth for endpoint in candidates]
     return list(accumulate(weights)) if weights and min(weights) != max(weights) else []
 
 
@@ -131,5 +131,5 @@ class PickFirst(Balancer):
         }
         self._order = sorted(cluster.pickable, key=self._standing, reverse=True)
 
-    def _standing(self, endpoint: Endpoint) -> tuple[bool, float]:
-        return endpoint is self._current, self._ranks[endpoint.address]
+    def _standing(self, endpoint: Endpoint) -> tuple[bool, int, float]:
+        return endpoint is self._current, -endpoint.member.priority, self._ranks[endpoint.address]

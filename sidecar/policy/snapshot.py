@@ -19,6 +19,7 @@ class Member(Struct, frozen=True, kw_only=True):
     status: str = PASSING
     weight: int = 1
     zone: str = ""
+    priority: int = 0  # of its level: 0 is used first
     tags: tuple[str, ...] = ()
     meta: dict[str, str] = {}
 

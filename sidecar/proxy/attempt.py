@@ -12,7 +12,7 @@ from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
 from sidecar.rpc.status import RESOURCE_EXHAUSTED
-from sidecar.telemetry.metrics import bump
+from sidecar.telemetry.metrics import UpstreamMetrics, bump
 from sidecar.telemetry.record import AttemptRecord
 
 if TYPE_CHECKING:
@@ -162,12 +162,22 @@ class Attempt(StreamSink):
         metrics.attempt_latency.observe(self.seconds)
         if outcome != SUCCESS:
             bump(metrics.outcomes, OUTCOME_NAMES[outcome])
+        if endpoint.foreign:
+            self._count_foreign(metrics)
         # What the balancer learns is how long the endpoint took to answer; how long a stream then lasts says nothing.
         balancer = self.exchange.dispatch.cluster.balancer
         balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
         if status == RESOURCE_EXHAUSTED and outcome != CANCELLED:
             balancer.push_back(endpoint, 0.0, now)
         connection.remove(self)
+
+    def _count_foreign(self, metrics: UpstreamMetrics) -> None:
+        """Traffic between zones is billed."""
+        exchange = self.exchange
+        metrics.foreign_attempts += 1
+        metrics.foreign_up += exchange.request.sent
+        if exchange.response is not None:
+            metrics.foreign_down += exchange.response.received
 
     def record(self) -> AttemptRecord:
         """For the access log."""

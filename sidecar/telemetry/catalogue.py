@@ -81,6 +81,16 @@ OUTCOMES: Final = _counter(
     ("upstream", "outcome"),
     "Tries that did not simply succeed, by what the balancer and ejection take them for.",
 )
+CROSS_ZONE_ATTEMPTS: Final = _counter(
+    "sidecar_proxy_cross_zone_attempts_total",
+    UPSTREAM,
+    "Of the tries that ended, those on endpoints in another zone than the sidecar's, as far as both are known.",
+)
+CROSS_ZONE_PAYLOAD: Final = _counter(
+    "sidecar_proxy_cross_zone_payload_bytes_total",
+    ("upstream", "direction"),
+    "Octets of DATA payload of those tries: what a cloud bills for.",
+)
 
 # === connections ===
 
@@ -177,7 +187,10 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
         "RPCs as the app saw them",
         (EXCHANGES_STARTED, EXCHANGES, EXCHANGE_DURATION, RETRIES, REFUSALS, QUEUED, PAYLOAD),
     ),
-    ("Attempts as the endpoints saw them", (ATTEMPTS_STARTED, ATTEMPTS, ATTEMPT_DURATION, OUTCOMES)),
+    (
+        "Attempts as the endpoints saw them",
+        (ATTEMPTS_STARTED, ATTEMPTS, ATTEMPT_DURATION, OUTCOMES, CROSS_ZONE_ATTEMPTS, CROSS_ZONE_PAYLOAD),
+    ),
     (
         "Connections",
         (

@@ -24,6 +24,9 @@ cdef class UpstreamMetrics:
     cdef public long queued
     cdef public long long bytes_up
     cdef public long long bytes_down
+    cdef public long long foreign_attempts
+    cdef public long long foreign_up
+    cdef public long long foreign_down
     cdef public long long connects
     cdef public dict connect_failures
     cdef public dict disconnects

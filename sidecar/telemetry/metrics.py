@@ -73,6 +73,9 @@ class UpstreamMetrics:
         self.queued: int = 0
         self.bytes_up: int = 0
         self.bytes_down: int = 0
+        self.foreign_attempts: int = 0  # on endpoints in another zone
+        self.foreign_up: int = 0  # octets, likewise
+        self.foreign_down: int = 0
         self.connects: int = 0
         self.connect_failures: dict[str, int] = {}  # by reason
         self.disconnects: dict[str, int] = {}  # by reason: idle, max_age, goaway, lost, removed, ...

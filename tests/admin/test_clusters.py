@@ -16,6 +16,7 @@ from sidecar.admin.view import UpstreamView
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import CONNECTING, EJECTED, PROBATION, READY
 from sidecar.policy.rotation import RoundRobin
+from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
 from sidecar.telemetry.metrics import UpstreamMetrics
 from tests.admin.desk import NOW, Desk, opened, orders, prices, stuck
@@ -58,6 +59,7 @@ ENDPOINT_FIELDS = {
     "weight": int,
     "registry_status": str,
     "zone": str,
+    "priority": int,
     "tags": list,
     "source": str,
     "age_seconds": float,
@@ -131,6 +133,25 @@ def whys(*changes: tuple[int, int, bool, str]) -> list[str]:
         cluster.set_state(endpoint, state, "told" if state else "", NOW)
     view = UpstreamView(cluster=cluster, metrics=UpstreamMetrics("orders"), listen="127.0.0.1:1")
     return [endpoint.why for endpoint in describe(view, NOW).endpoints]
+
+
+def test_one_that_is_spared_says_who_carries_the_load() -> None:
+    settings = BalancingSettings(zone_aware=ZoneSettings(min_endpoints=2))
+    cluster = Cluster("orders", RoundRobin(random.Random(1)), settings, "a")
+    members = (
+        Member(address="e0:1", zone="a"),
+        Member(address="e1:1", zone="b"),
+        Member(address="e2:1", zone="a", priority=1),
+    )
+    cluster.apply(Snapshot(service="orders", members=members, source="consul"), NOW)
+    for endpoint in cluster.endpoints:
+        cluster.set_connectivity(endpoint, READY)
+    view = UpstreamView(cluster=cluster, metrics=UpstreamMetrics("orders"), listen="127.0.0.1:1")
+    assert [endpoint.why for endpoint in describe(view, NOW).endpoints] == [
+        "ready",
+        "in zone b; zone a and those with room carry the load",
+        "in reserve on level 1: the levels before it come first",
+    ]
 
 
 def test_a_last_resort_that_is_picked_says_that_nothing_better_is_ready() -> None:

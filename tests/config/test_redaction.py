@@ -42,6 +42,16 @@ def test_units_are_spelled_out_and_loading_the_dump_gives_the_same() -> None:
     assert dumped["buffers"]["hard_limit"] == "1GiB"
     first, second = dumped["upstreams"]
     assert first["connection"]["backoff_base"] == "250ms"
-    assert second["endpoints"] == ["a:1", {"address": "b:1", "weight": 1, "tags": [], "meta": {"zone": "a"}}]
+    assert second["endpoints"] == [
+        "a:1",
+        {
+            "address": "b:1",
+            "weight": 1,
+            "priority": 0,
+            "zone": "",
+            "tags": [],
+            "meta": {"zone": "a"},
+        },
+    ]
     assert "file" not in dumped["registry"]
     assert build_config("dump.json", json.dumps(dumped).encode(), {}) == config

@@ -1,0 +1,60 @@
+"""Which levels of members carry the load: the first as long as it can, then as much on the next as it falls short of.
+
+Envoy's rule: a level counts as whole until fewer than 72 % of it are available (times 1.4 that is all of it); below,
+the rest of the load goes to the next level in proportion. A member that is still connecting speaks for its level: the
+ten seconds that gRPC gives one to come up (A56) are here the time that its first connect takes to fail. A lost
+connection speaks against it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.policy.endpoint import CONNECTING, HEALTHY, IDLE, READY, Endpoint
+
+OVERPROVISIONING: Final = 1.4  # Envoy 140 %
+
+
+def split_levels(endpoints: list[Endpoint]) -> list[list[Endpoint]]:
+    """The members by their priority, the lowest number first. There is always one level, maybe empty."""
+    priorities = sorted({endpoint.member.priority for endpoint in endpoints})
+    if len(priorities) <= 1:
+        return [endpoints]
+    return [[endpoint for endpoint in endpoints if endpoint.member.priority == each] for each in priorities]
+
+
+def availability(level: list[Endpoint]) -> float:
+    """The share of a level that takes RPCs, or may as far as is known."""
+    return sum(map(_available, level)) / len(level) if level else 0.0
+
+
+def _available(endpoint: Endpoint) -> bool:
+    if endpoint.state != HEALTHY or endpoint.suspect or endpoint.saturated:
+        return False
+    undecided = endpoint.connectivity in (IDLE, CONNECTING) and not endpoint.last_error
+    return endpoint.connectivity == READY or undecided
+
+
+def share_load(available: Sequence[float]) -> list[float]:
+    """What part of the load each level carries, given how much of each is available. Something must be."""
+    health = [min(1.0, OVERPROVISIONING * share) for share in available]
+    total = min(1.0, sum(health))
+    left = 1.0
+    loads: list[float] = []
+    for each in health:
+        load = min(left, each / total)
+        left -= load
+        loads.append(load)
+    return loads
+
+
+def suffices(available: Sequence[float]) -> bool:
+    """Whether all levels together carry the load, so that nobody unhealthy has to."""
+    return OVERPROVISIONING * sum(available) >= 1.0
+
+
+def last_resort(tiers: Sequence[list[Endpoint]]) -> list[float]:
+    """The loads where nothing is available: all on the first level that can be reached at all."""
+    first = next((place for place, tier in enumerate(tiers) if tier), -1)
+    return [float(place == first) for place in range(len(tiers))]
