@@ -10,7 +10,16 @@ from msgspec import Struct
 from sidecar.admin.text import printable
 from sidecar.admin.view import UpstreamView
 from sidecar.policy.cluster import Cluster, Refusal
-from sidecar.policy.endpoint import CONNECTIVITY_NAMES, HEALTHY, READY, STATE_NAMES, Endpoint
+from sidecar.policy.endpoint import (
+    AWAITED,
+    CHECKUP_NAMES,
+    CONNECTIVITY_NAMES,
+    FAILED,
+    HEALTHY,
+    READY,
+    STATE_NAMES,
+    Endpoint,
+)
 
 
 class EndpointPage(Struct, frozen=True, kw_only=True):
@@ -21,6 +30,8 @@ class EndpointPage(Struct, frozen=True, kw_only=True):
     state: str
     state_reason: str
     state_age_seconds: float
+    health_check: str
+    health_check_finding: str
     pickable: bool
     why: str
     connectivity: str
@@ -110,6 +121,8 @@ def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) ->
         state=STATE_NAMES[endpoint.state],
         state_reason=endpoint.reason,
         state_age_seconds=_rounded(now - endpoint.since_at),
+        health_check=CHECKUP_NAMES[endpoint.checkup],
+        health_check_finding=endpoint.finding,
         pickable=picked,
         why=_why(endpoint, cluster, picked),
         connectivity=CONNECTIVITY_NAMES[endpoint.connectivity],
@@ -132,20 +145,32 @@ def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) ->
 
 def _why(endpoint: Endpoint, cluster: Cluster, picked: bool) -> str:
     """Why it is, or is not, among those that RPCs are balanced over, in the order in which `Cluster` decides."""
-    ejected = f"{STATE_NAMES[endpoint.state]}: {endpoint.reason or 'no reason was given'}"
+    unhealthy = "; ".join(_ailments(endpoint))
     doubtful = f"the registry no longer lists it, or not as passing ({endpoint.member.status})"
     if picked:
-        if endpoint.state != HEALTHY:
-            return f"{ejected}; picked because no healthy endpoint is ready"
+        if unhealthy:
+            return f"{unhealthy}; picked because no healthy endpoint is ready"
         return f"{doubtful}; picked because no better endpoint is ready" if endpoint.suspect else "ready"
     if endpoint.connectivity != READY:
         detail = f": {endpoint.last_error}" if endpoint.last_error else ""
         return f"not connected ({CONNECTIVITY_NAMES[endpoint.connectivity]}){detail}"
     if endpoint.saturated:
         return "all its stream slots are taken"
-    if endpoint.state != HEALTHY:
-        return ejected
+    if endpoint.checkup == AWAITED:
+        return f"its first health check is awaited{f': {endpoint.finding}' if endpoint.finding else ''}"
+    if unhealthy:
+        return unhealthy
     return f"{doubtful}; kept as a last resort" if endpoint.suspect else _why_spared(endpoint, cluster)
+
+
+def _ailments(endpoint: Endpoint) -> list[str]:
+    """What speaks against its health: ejection's verdict and the health check's, each with its reason (E14)."""
+    found = []
+    if endpoint.state != HEALTHY:
+        found.append(f"{STATE_NAMES[endpoint.state]}: {endpoint.reason or 'no reason was given'}")
+    if endpoint.checkup == FAILED:
+        found.append(f"health check failed: {endpoint.finding}")
+    return found
 
 
 def _why_spared(endpoint: Endpoint, cluster: Cluster) -> str:

@@ -1,8 +1,8 @@
 """A service's members as the sidecar knows them: the only place where control and proxy meet.
 
-Control writes membership (`apply`, `note_registry`), the pool writes connectivity, ejection writes state; the
-data path reads `pickable`. Each writer passes one door that recomputes `pickable` and tells the observers.
-Nothing here does I/O or knows the time but by argument.
+Control writes membership (`apply`, `note_registry`), the pool writes connectivity, ejection writes state, active checks
+write their verdict; the data path reads `pickable`. Each writer passes one door that recomputes `pickable` and tells
+the observers. Nothing here does I/O or knows the time but by argument.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from msgspec import Struct
 
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.endpoint import (
+    AWAITED,
     CONNECTING,
+    FAILED,
     HEALTHY,
     IDLE,
+    PASSED,
     PROBATION,
     READY,
     TRANSIENT_FAILURE,
+    UNCHECKED,
     Endpoint,
 )
 from sidecar.policy.event import KEPT, Event
@@ -181,6 +185,15 @@ class Cluster:
             endpoint.on_trial = False
             self.refresh()
 
+    def set_checkup(self, endpoint: Endpoint, checkup: int, finding: str, now: float) -> None:
+        """The active checks' verdict, with its reason in words."""
+        endpoint.finding = finding
+        if endpoint.checkup != checkup:
+            if endpoint.checkup == FAILED:
+                endpoint.warm_at = now + self.slow_start
+            endpoint.checkup = checkup
+            self.refresh()
+
     def begin_trial(self, endpoint: Endpoint) -> None:
         """An RPC goes to an endpoint in probation; no other one does before its end."""
         endpoint.on_trial = True
@@ -218,23 +231,26 @@ class Cluster:
         self.trials = [
             e
             for e in self.endpoints
-            if e.state == PROBATION and e.connectivity == READY and not (e.saturated or e.on_trial)
+            if e.state == PROBATION
+            and e.connectivity == READY
+            and not (e.saturated or e.on_trial)
+            and e.checkup in (UNCHECKED, PASSED)
         ]
         self.balancer.on_change(self)
         self._tell()
 
     def _best(self, members: list[Endpoint], may_panic: bool) -> list[Endpoint]:
         """Ready and unsaturated -> believed -> healthy; or more of them, where those are too few or none."""
-        ready = [e for e in members if e.connectivity == READY and not e.saturated]
+        ready = [e for e in members if e.connectivity == READY and not e.saturated and e.checkup != AWAITED]
         believed = [e for e in ready if not e.suspect]
-        best = [e for e in believed if e.state == HEALTHY]
+        best = [e for e in believed if e.healthy]
         if may_panic and best and len(best) < self.panic_threshold * len(believed):
-            # So few cannot carry the load of all: spread it over the ejected ones too (D9).
+            # So few cannot carry the load of all: spread it over the unhealthy ones too (D9).
             best = believed
         if not best:
-            best = [e for e in ready if e.state == HEALTHY]
+            best = [e for e in ready if e.healthy]
         if not best:
-            # Panic: no ready endpoint is healthy; an ejected one beats none (OD-06).
+            # Panic: no ready endpoint is healthy; an unhealthy one beats none (OD-06).
             best = ready
         return best
 
@@ -256,7 +272,7 @@ class Cluster:
         total = sum(capacity.values())
         shares = {zone: held / total for zone, held in capacity.items()}
         rule = self.zone_aware
-        if rule is not None and self.zone and len(tier) >= rule.min_endpoints and all(e.state == HEALTHY for e in tier):
+        if rule is not None and self.zone and len(tier) >= rule.min_endpoints and all(e.healthy for e in tier):
             shares = share_zones(self.zone, capacity, len({self.zone, *(e.member.zone for e in level)}))
         taken = [endpoint for endpoint in tier if endpoint.member.zone in shares]
         for endpoint in taken:
@@ -290,6 +306,10 @@ class Cluster:
         if saturated:
             text = f"{name}: all stream slots of the {saturated} connected of its {total} instance(s) are taken"
             return Refusal(ALL_SATURATED, text)
+        awaited = sum(e.checkup == AWAITED and e.connectivity == READY for e in self.endpoints)
+        if awaited:
+            text = f"{name}: {awaited} of {total} instance(s) are connected, and none has passed its health check yet"
+            return Refusal(ALL_CONNECTING, text)
         waiting = [e for e in self.endpoints if e.connectivity in (IDLE, CONNECTING)]
         if waiting:
             return Refusal(ALL_CONNECTING, f"{name}: still connecting to {len(waiting)} of {total} instance(s)")

@@ -23,6 +23,8 @@ cdef class Endpoint:
     cdef public str reason
     cdef public double since_at
     cdef public bint on_trial
+    cdef public int checkup
+    cdef public str finding
     cdef public double share
     cdef public double turn
     cdef public double price

@@ -1,7 +1,8 @@
 """One member of a cluster: what the registry says of it, how it is connected, whether it is ejected, its load.
 
-Three rooms write here, each its own part: control through `Cluster.apply`, the proxy's pool through
-`Cluster.set_connectivity` and `set_saturated`, ejection through `Cluster.set_state`. Nothing here decides.
+Each part has one writer: control through `Cluster.apply`, the proxy's pool through `Cluster.set_connectivity` and
+`set_saturated`, ejection through `Cluster.set_state`, active checks through `Cluster.set_checkup`. Nothing here
+decides.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ HEALTHY = 0
 EJECTED = 1
 PROBATION = 2
 STATE_NAMES = ("healthy", "ejected", "probation")
+
+# What active health checks say of it, where there are any.
+UNCHECKED = 0
+AWAITED = 1  # no check has told anything yet: it is not used
+PASSED = 2
+FAILED = 3
+CHECKUP_NAMES = ("unchecked", "awaited", "passed", "failed")
 
 
 class Endpoint:
@@ -51,6 +59,9 @@ class Endpoint:
         self.since_at: float = now
         self.on_trial: bool = False  # in probation, and the one RPC of its trial is under way
 
+        self.checkup: int = UNCHECKED
+        self.finding: str = ""  # why `checkup` is what it is, in words
+
         # The balancer's notes, written by nobody else; `forget` clears them for another balancer.
         self.share: float = 1.0  # what one RPC weighs here: the mean weight over its own
         self.turn: float = 0.0  # the virtual time from which it is due again; 0: not seen yet
@@ -67,6 +78,11 @@ class Endpoint:
         self.share = 1.0
         self.turn = self.price = self.sampled_at = 0.0
         self.penalty = 1.0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether neither ejection nor a health check speaks against it."""
+        return self.state == HEALTHY and self.checkup != FAILED
 
     @property
     def suspect(self) -> bool:

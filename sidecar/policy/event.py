@@ -16,6 +16,8 @@ PROBATION: Final = "probation"
 RETURNED: Final = "returned"
 UNREACHABLE: Final = "unreachable"
 REACHABLE: Final = "reachable"
+CHECK_FAILED: Final = "check_failed"
+CHECK_PASSED: Final = "check_passed"
 
 KEPT: Final = 64  # of each upstream
 

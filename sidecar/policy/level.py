@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.policy.endpoint import CONNECTING, HEALTHY, IDLE, READY, Endpoint
+from sidecar.policy.endpoint import CONNECTING, IDLE, READY, Endpoint
 
 OVERPROVISIONING: Final = 1.4  # Envoy 140 %
 
@@ -30,7 +30,7 @@ def availability(level: list[Endpoint]) -> float:
 
 
 def _available(endpoint: Endpoint) -> bool:
-    if endpoint.state != HEALTHY or endpoint.suspect or endpoint.saturated:
+    if not endpoint.healthy or endpoint.suspect or endpoint.saturated:
         return False
     undecided = endpoint.connectivity in (IDLE, CONNECTING) and not endpoint.last_error
     return endpoint.connectivity == READY or undecided

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sidecar.admin.clusters import count_endpoints, describe, to_text
 from sidecar.admin.view import UpstreamView
 from sidecar.policy.cluster import Cluster
-from sidecar.policy.endpoint import CONNECTING, EJECTED, PROBATION, READY
+from sidecar.policy.endpoint import AWAITED, CONNECTING, EJECTED, FAILED, PROBATION, READY
 from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
@@ -46,6 +46,8 @@ ENDPOINT_FIELDS = {
     "state": str,
     "state_reason": str,
     "state_age_seconds": float,
+    "health_check": str,
+    "health_check_finding": str,
     "pickable": bool,
     "why": str,
     "connectivity": str,
@@ -202,3 +204,24 @@ def test_endpoints_are_counted_for_the_collector_with_every_pair_present() -> No
     assert counts["healthy", "ready"] == 2
     assert counts["ejected", "ready"] == 1
     assert counts["healthy", "transient_failure"] == 1
+
+
+def test_an_endpoint_that_is_out_for_two_reasons_tells_both() -> None:
+    """E14: ejection's verdict and the health check's stand side by side, and the registry's word beside them."""
+    cluster = Cluster("orders", RoundRobin(random.Random(1)))
+    cluster.apply(Snapshot(service="orders", members=(Member(address="a:1"), Member(address="b:1")), source="x"), NOW)
+    for endpoint in cluster.endpoints:
+        cluster.set_connectivity(endpoint, READY)
+    first, second = cluster.endpoints
+    cluster.set_state(first, EJECTED, "5 failures in a row", NOW)
+    cluster.set_checkup(first, FAILED, "gRPC health: NOT_SERVING", NOW)
+    cluster.set_checkup(second, AWAITED, "", NOW)
+    view = UpstreamView(cluster=cluster, metrics=UpstreamMetrics("orders"), listen="127.0.0.1:1")
+    pages = describe(view, NOW).endpoints
+    ailments = "ejected: 5 failures in a row; health check failed: gRPC health: NOT_SERVING"
+    assert [page.why for page in pages] == [
+        f"{ailments}; picked because no healthy endpoint is ready",
+        "its first health check is awaited",
+    ]
+    assert (pages[0].health_check, pages[0].health_check_finding) == ("failed", "gRPC health: NOT_SERVING")
+    assert pages[0].registry_status == "passing"
