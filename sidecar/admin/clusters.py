@@ -203,8 +203,9 @@ def to_text(pages: list[UpstreamPage]) -> str:
 
 def _paragraph(page: UpstreamPage) -> str:
     load = f"{page.in_flight} in flight, {page.queued} queued, {page.connections} connections"
+    where = f"on {printable(page.listen)}" if page.listen else "for routes"
     lines = [
-        f"{printable(page.name)} on {printable(page.listen)}: {page.pickable} of {len(page.endpoints)} endpoints"
+        f"{printable(page.name)} {where}: {page.pickable} of {len(page.endpoints)} endpoints"
         f" pickable ({page.balancer}), {load}",
         f"  {_membership(page)}",
     ]

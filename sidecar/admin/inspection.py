@@ -27,7 +27,7 @@ PAGES: Final[tuple[tuple[str, str, str], ...]] = (
     ("GET", "/metrics", "Prometheus metrics"),
     ("GET", "/clusters", "every upstream with its endpoints, as a table"),
     ("GET", "/clusters?format=json", "the same in full"),
-    ("GET", "/upstreams", "names and listen addresses of the upstreams, as JSON"),
+    ("GET", "/upstreams", "names and listen addresses of the upstreams that the app dials, as JSON"),
     ("GET", "/config_dump", "the configuration in force, without secrets, as JSON"),
     ("GET", "/server_info", "version, codec, event loop, as JSON"),
     ("POST", "/drain", "deregister now and return when callers have had time to notice; outbound calls go on"),
@@ -83,7 +83,8 @@ class Inspection:
 
     async def upstreams(self, request: web.Request) -> web.Response:
         """Names and listen addresses: what an app needs to find its upstreams (A2)."""
-        rows = [{"name": upstream.cluster.name, "listen": upstream.listen} for upstream in self._view.upstreams()]
+        dialled = [upstream for upstream in self._view.upstreams() if upstream.listen]
+        rows = [{"name": upstream.cluster.name, "listen": upstream.listen} for upstream in dialled]
         return _json({"upstreams": rows})
 
     async def config_dump(self, request: web.Request) -> web.Response:

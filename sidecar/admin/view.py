@@ -19,7 +19,7 @@ class UpstreamView(Struct, frozen=True, kw_only=True):
 
     cluster: Cluster
     metrics: UpstreamMetrics
-    listen: str  # as bound: with the port that the system chose, where the file says 0
+    listen: str  # as bound: with the port that the system chose, where the file says 0; empty: not dialled
 
 
 class SidecarView(Protocol):

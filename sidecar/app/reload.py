@@ -29,7 +29,7 @@ class Reload:
     def __init__(self, sidecar: Sidecar, config: Config) -> None:
         self.sidecar = sidecar
         self.config = config
-        self.entries = {entry.service: entry for entry in config.upstreams}
+        self.entries = {entry.known_as: entry for entry in config.upstreams}
         self.balancers: dict[str, Balancer] = {}
         self.fresh: dict[str, Upstream] = {}  # upstreams that are new, bound
         self.moved: dict[str, Listener] = {}  # new listeners of upstreams that stay, bound
@@ -41,10 +41,10 @@ class Reload:
 
     async def prepare(self) -> list[str]:
         """Make everything that is new. Every problem as a sentence; with any, call `abandon`."""
-        wanted = {service: entry for service, entry in self.entries.items() if self._needs_balancer(entry)}
+        wanted = {name: entry for name, entry in self.entries.items() if self._needs_balancer(entry)}
         self.balancers, problems = load_balancers(wanted, self.sidecar.rng)
-        for service, entry in self.entries.items():
-            listener = self._new_listener(service, entry)
+        for name, entry in self.entries.items():
+            listener = self._new_listener(name, entry)
             if listener is not None:
                 try:
                     await listener.start()
@@ -63,19 +63,19 @@ class Reload:
         return problems
 
     def _needs_balancer(self, entry: UpstreamEntry) -> bool:
-        known = self.sidecar.by_service.get(entry.service)
+        known = self.sidecar.by_name.get(entry.known_as)
         if known is None:
             return True
         return (known.entry.balancer, known.entry.balancing) != (entry.balancer, entry.balancing)
 
-    def _new_listener(self, service: str, entry: UpstreamEntry) -> Listener | None:
-        known = self.sidecar.by_service.get(service)
-        if known is None and service in self.balancers:
-            self.fresh[service] = Upstream(self.sidecar.engine, entry, self.balancers[service], self.config.zone)
-            return self.fresh[service].listener
+    def _new_listener(self, name: str, entry: UpstreamEntry) -> Listener | None:
+        known = self.sidecar.by_name.get(name)
+        if known is None and name in self.balancers:
+            self.fresh[name] = Upstream(self.sidecar.engine, entry, self.balancers[name], self.config.zone)
+            return self.fresh[name].listener
         if known is not None and known.entry.listen != entry.listen:
-            self.moved[service] = known.build_listener(entry.listen)
-            return self.moved[service]
+            self.moved[name] = known.build_listener(entry.listen)
+            return self.moved[name]
         return None
 
     async def abandon(self) -> None:
@@ -95,9 +95,13 @@ class Reload:
         sidecar.engine.codec_class = self.codec_class
         sidecar.engine.reconfigure(config.http2, config.buffers)
         await self._replace_registry()
-        self._retire_upstreams()
-        for service, entry in self.entries.items():
-            self._put_in_force(service, entry)
+        former = self._take_out()
+        for name, entry in self.entries.items():
+            self._put_in_force(name, entry)
+        for upstream in sidecar.by_name.values():
+            upstream.lead_on(sidecar.by_name)
+        for upstream in former:
+            upstream.retire()
         if config.log.level != sidecar.config.log.level:
             set_level(config.log.level)
         if config.admin != sidecar.config.admin:
@@ -112,7 +116,7 @@ class Reload:
             return
         await sidecar.registration.release()
         if self.registry is not sidecar.registry:
-            for upstream in sidecar.by_service.values():
+            for upstream in sidecar.by_name.values():
                 upstream.forget()
             former, sidecar.registry = sidecar.registry, self.registry
             sidecar.registry_host = self.registry_host
@@ -122,24 +126,29 @@ class Reload:
             sidecar.registration = self.registration
             sidecar.registration.start()
 
-    def _retire_upstreams(self) -> None:
-        by_service = self.sidecar.by_service
-        for service in [service for service in by_service if service not in self.entries]:
-            retired = by_service.pop(service)
-            retired.retire()
-            self.sidecar.retired.append(retired)
+    def _take_out(self) -> list[Upstream]:
+        """The upstreams that are no longer configured. They retire once no route leads to them any more."""
+        by_name = self.sidecar.by_name
+        former = [by_name.pop(name) for name in list(by_name) if name not in self.entries]
+        self.sidecar.retired += former
+        return former
 
-    def _put_in_force(self, service: str, entry: UpstreamEntry) -> None:
+    def _put_in_force(self, name: str, entry: UpstreamEntry) -> None:
         sidecar = self.sidecar
-        upstream = sidecar.by_service.get(service)
+        upstream = sidecar.by_name.get(name)
         if upstream is None:
-            upstream = sidecar.by_service[service] = self.fresh[service]
+            upstream = sidecar.by_name[name] = self.fresh[name]
             refollow = True
         else:
             before = upstream.entry
-            upstream.reconfigure(entry, self.balancers.get(service), self.config.zone)
-            if service in self.moved:
-                sidecar.former.append(upstream.move(self.moved[service]))
-            refollow = (before.endpoints, before.discovery) != (entry.endpoints, entry.discovery)
+            upstream.reconfigure(entry, self.balancers.get(name), self.config.zone)
+            if name in self.moved:
+                sidecar.former.append(upstream.move(self.moved[name]))
+            refollow = _members_of(before) != _members_of(entry)
         if refollow or self.config.registry != sidecar.config.registry:
             upstream.follow(sidecar.registry, self.config.registry, sidecar.registry_counters)
+
+
+def _members_of(entry: UpstreamEntry) -> object:
+    """What decides who an upstream's members are."""
+    return entry.service, entry.endpoints, entry.discovery

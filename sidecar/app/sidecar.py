@@ -78,13 +78,15 @@ class Sidecar:
             log_rpc=self.access.rpc,
             log_from=self.access.lowest,
         )
-        entries = {entry.service: entry for entry in config.upstreams}
+        entries = {entry.known_as: entry for entry in config.upstreams}
         balancers, problems = load_balancers(entries, self.rng)
         if problems:
             raise ValueError("\n".join(problems))
-        self.by_service = {
-            service: Upstream(self.engine, entry, balancers[service], config.zone) for service, entry in entries.items()
+        self.by_name = {
+            name: Upstream(self.engine, entry, balancers[name], config.zone) for name, entry in entries.items()
         }
+        for upstream in self.by_name.values():
+            upstream.lead_on(self.by_name)
 
         # What it shows.
         self.admin = AdminServer(config.admin, self)
@@ -105,12 +107,13 @@ class Sidecar:
             await self._start()
 
     async def _start(self) -> None:
-        for upstream in self.by_service.values():
+        for upstream in self.by_name.values():
             await upstream.listener.start()
         await self.admin.bind()
-        for upstream in self.by_service.values():
+        for upstream in self.by_name.values():
             upstream.follow(self.registry, self.config.registry, self.registry_counters)
-            log.info("%s: the app dials %s", upstream.entry.service, upstream.listener.bound)
+            if upstream.listener.bound:
+                log.info("%s: the app dials %s", upstream.entry.known_as, upstream.listener.bound)
         self.registration.start()
         loop = asyncio.get_running_loop()
         self._beat_at = self.now()
@@ -125,9 +128,9 @@ class Sidecar:
         """End in order: out of the registry first, then the streams, then everything else (C4, RL-02)."""
         log.info("ending: deregistering, then finishing what runs, for up to %gs", self.config.drain.grace)
         await self._release_unless_hasty()
-        for upstream in self.by_service.values():
+        for upstream in self.by_name.values():
             upstream.forget()
-        everything = [*self.by_service.values(), *self.retired]
+        everything = [*self.by_name.values(), *self.retired]
         self._drain = Drain(
             self.engine,
             [*(upstream.listener for upstream in everything), *self.former],
@@ -255,12 +258,12 @@ class Sidecar:
         """Every upstream, in the order of the file."""
         return [
             UpstreamView(cluster=upstream.cluster, metrics=upstream.metrics, listen=upstream.listener.bound)
-            for upstream in self.by_service.values()
+            for upstream in self.by_name.values()
         ]
 
     def listener_metrics(self) -> Sequence[ListenerMetrics]:
         """The counters of every listener."""
-        return [upstream.listener_metrics for upstream in self.by_service.values()]
+        return [upstream.listener_metrics for upstream in self.by_name.values() if upstream.entry.listen]
 
     def registry_metrics(self) -> RegistryMetrics:
         """The counters of the registry."""
@@ -277,7 +280,7 @@ class Sidecar:
         if self.drained:
             return ["the sidecar is drained: its service is deregistered"]
         return [
-            upstream.cluster.explain().text for upstream in self.by_service.values() if not upstream.cluster.discovered
+            upstream.cluster.explain().text for upstream in self.by_name.values() if not upstream.cluster.discovered
         ]
 
     def loop_alive(self) -> bool:

@@ -18,6 +18,7 @@ from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.method import MethodTable, build_table
 from sidecar.policy.method_settings import MethodSettings
+from sidecar.policy.route import Router
 from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
@@ -32,16 +33,22 @@ class Upstream:
     def __init__(self, engine: Engine, entry: UpstreamEntry, balancer: Balancer, zone: str = "") -> None:
         self.engine = engine
         self.entry = entry
-        self.cluster = Cluster(entry.service, balancer, entry.balancing, own_zone(entry, zone))
-        self.metrics = UpstreamMetrics(entry.service)
-        self.listener_metrics = ListenerMetrics(entry.service)
+        name = entry.known_as
+        self.cluster = Cluster(name, balancer, entry.balancing, own_zone(entry, zone))
+        self.metrics = UpstreamMetrics(name)
+        self.listener_metrics = ListenerMetrics(name)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
         self.listener = self.build_listener(entry.listen)
         self._watch: asyncio.Task[None] | None = None
 
-    def build_listener(self, address: str) -> Listener:
+    def build_listener(self, address: str | None) -> Listener:
         """A listener for this upstream, not yet bound."""
-        return Listener(self.engine, self.dispatch, address, self.listener_metrics)
+        return Listener(self.engine, self.dispatch, address or "", self.listener_metrics)
+
+    def lead_on(self, upstreams: Mapping[str, Upstream]) -> None:
+        """Whereto its routes lead, now that every upstream is there."""
+        dispatches = {name: upstream.dispatch for name, upstream in upstreams.items()}
+        self.dispatch.router = Router(self.entry.routes, dispatches) if self.entry.routes else None
 
     def follow(self, registry: Registry | None, settings: RegistrySettings, metrics: RegistryMetrics) -> None:
         """Take the membership from `registry`, or from the file's own endpoints, from now on."""
@@ -110,11 +117,11 @@ def load_balancers(entries: Mapping[str, UpstreamEntry], rng: random.Random) -> 
     """A balancer for each entry, and a sentence for each that cannot be had."""
     balancers: dict[str, Balancer] = {}
     problems: list[str] = []
-    for service, entry in entries.items():
+    for name, entry in entries.items():
         try:
-            balancers[service] = load_balancer(entry.balancer, rng, entry.balancing)
+            balancers[name] = load_balancer(entry.balancer, rng, entry.balancing)
         except ValueError as error:
-            problems.append(f"upstream {service}: {error}")
+            problems.append(f"upstream {name}: {error}")
     return balancers, problems
 
 

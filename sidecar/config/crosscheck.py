@@ -14,6 +14,7 @@ from sidecar.config.problem import guess
 from sidecar.config.reader import Path, name_of
 from sidecar.control.settings import DiscoverySettings
 from sidecar.policy.builtin import BALANCERS
+from sidecar.policy.match import MatchSettings
 from sidecar.policy.settings import ZoneSettings
 
 Finding = tuple[Path, str]
@@ -91,12 +92,11 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for index, entry in enumerate(config.upstreams):
         path: Path = ("upstreams", index)
-        if is_text(entry.service) and first.setdefault(entry.service, index) != index:
-            twin = first[entry.service]
-            yield (
-                (*path, "service"),
-                f"upstreams[{index}].service '{entry.service}' is taken already by upstreams[{twin}]",
-            )
+        key, word = ("name", entry.name) if entry.name else ("service", entry.service)
+        if is_text(word) and first.setdefault(word, index) != index:
+            hint = "" if entry.name else "; give one of them a name of its own"
+            sentence = f"upstreams[{index}].{key} '{word}' is taken already by upstreams[{first[word]}]{hint}"
+            yield (*path, key), sentence
         if entry.endpoints is None and not has_registry(config):
             yield path, f"upstreams[{index}] has no endpoints, and no registry is set that could be asked for them"
         if is_text(entry.balancer) and entry.balancer not in BALANCERS and not _CLASS.fullmatch(entry.balancer):
@@ -158,6 +158,43 @@ def check_endpoints(config: Config) -> Iterator[Finding]:
                 )
 
 
+def check_routes(config: Config) -> Iterator[Finding]:
+    """Every route leads to an upstream that there is, and every upstream can be reached."""
+    names = [entry.known_as for entry in config.upstreams if is_text(entry.known_as)]
+    reached: set[str] = set()
+    for index, entry in enumerate(config.upstreams):
+        if entry.routes and entry.listen is None:
+            path: Path = ("upstreams", index, "routes")
+            yield path, f"{name_of(path)} are never asked, as the app cannot send here: give listen, or leave them out"
+        for number, route in enumerate(entry.routes):
+            path = ("upstreams", index, "routes", number)
+            yield from check_match((*path, "match"), route.match)
+            if route.sticky and route.sticky.endswith("-bin"):
+                yield (*path, "sticky"), f"{name_of(path)}.sticky '{route.sticky}': a binary header cannot be hashed on"
+            if not any(target.weight for target in route.to) and isinstance(route.to, tuple):
+                yield (*path, "to"), f"{name_of(path)}.to has no target with a weight, so that it leads nowhere"
+            for place, target in enumerate(route.to):
+                reached.add(target.upstream)
+                if is_text(target.upstream) and target.upstream not in names:
+                    where: Path = (*path, "to", place, "upstream")
+                    yield where, f"{name_of(where)} '{target.upstream}' is no upstream{guess(target.upstream, names)}"
+    for index, entry in enumerate(config.upstreams):
+        if entry.listen is None and is_text(entry.known_as) and entry.known_as not in reached:
+            sentence = f"upstreams[{index}] '{entry.known_as}' has no listen, and nothing leads to it"
+            yield ("upstreams", index), f"{sentence}; give it an address, or a route to it"
+
+
+def check_match(path: Path, match: MatchSettings) -> Iterator[Finding]:
+    for number, header in enumerate(match.metadata):
+        where: Path = (*path, "metadata", number)
+        given = [key for key in ("exact", "prefix", "absent") if getattr(header, key) not in (None, False)]
+        if len(given) > 1:
+            yield (*where, given[1]), f"{name_of(where)} has {' and '.join(given)}; keep one of them"
+        if is_text(header.name) and header.name.endswith("-bin"):
+            sentence = f"'{header.name}': the value of a binary header cannot be written"
+            yield (*where, "name"), f"{name_of((*where, 'name'))} {sentence}"
+
+
 def check_order(config: Config) -> Iterator[Finding]:
     """Pairs of which the first must not exceed the second."""
     if config.buffers.soft_limit > config.buffers.hard_limit:
@@ -175,6 +212,7 @@ CHECKS: tuple[Check, ...] = (
     check_upstreams,
     check_methods,
     check_endpoints,
+    check_routes,
     check_order,
 )
 
@@ -217,7 +255,7 @@ def _listen_texts(config: Config) -> Iterator[tuple[Path, str]]:
         if isinstance(text, str):
             yield ("admin", key), text
     for index, entry in enumerate(config.upstreams):
-        if is_text(entry.listen):
+        if isinstance(entry.listen, str):
             yield ("upstreams", index, "listen"), entry.listen
 
 

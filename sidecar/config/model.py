@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
 from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
+from sidecar.policy.route import RouteSettings
 from sidecar.policy.settings import BalancingSettings
 from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
 from sidecar.units import Address, Count, Name
@@ -31,16 +32,24 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """A service that the app calls, and the localhost address it dials for it."""
 
     service: Annotated[
-        Name,
-        Meta(description="The service's name in the registry; the upstream is called the same.", examples=["orders"]),
+        Name, Meta(description="The service's name in the registry, where it is found.", examples=["orders"])
     ]
     listen: Annotated[
-        Address,
+        Address | None,
         Meta(
-            description="Where the app dials it: `127.0.0.1:port`, `[::1]:port` or `unix:/path`.",
+            description="Where the app dials it: `127.0.0.1:port`, `[::1]:port` or `unix:/path`. Unset: it is only what"
+            " routes and mirrors of other upstreams lead to.",
             examples=["127.0.0.1:15001"],
         ),
-    ]
+    ] = None
+    name: Annotated[
+        Name | None,
+        Meta(description="What the upstream is called, where several are of one service; the service's name if unset."),
+    ] = None
+    routes: Annotated[
+        tuple[RouteSettings, ...],
+        Meta(description="Which of the RPCs that the app sends here go to other upstreams; the first that fits."),
+    ] = ()
     balancer: Annotated[
         str,
         Meta(
@@ -70,6 +79,11 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             examples=[{"/pkg.Service/Method": {}}],
         ),
     ] = {}
+
+    @property
+    def known_as(self) -> str:
+        """The upstream's name: in routes, messages, metrics and the admin API."""
+        return self.name or self.service
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

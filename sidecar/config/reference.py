@@ -104,7 +104,9 @@ def _field_lines(field: FieldShape) -> Iterator[str]:
     """The key itself, and what stands below it."""
     section = section_in(field.shape.core)
     if section is None:
-        value = field.shape.examples[0] if field.required else plain_scalar(field.default, field.shape)
+        value = plain_scalar(field.default, field.shape)
+        if field.required or (field.default is None and field.shape.examples):
+            value = field.shape.examples[0]
         yield f"{field.name}: {_yaml_scalar(value)}"
     elif isinstance(field.shape.core, inspect.DictType):
         yield f"{field.name}:"

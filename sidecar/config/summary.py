@@ -13,7 +13,8 @@ def summary(config: Config) -> Iterator[str]:
     yield f"service   {_service(config)}"
     yield f"registry  {_registry(config)}"
     for entry in config.upstreams:
-        yield f"upstream  {entry.service} on {entry.listen}, {entry.balancer}, {_members(entry)}"
+        where = f"on {entry.listen}" if entry.listen else "for routes and mirrors"
+        yield f"upstream  {entry.known_as} {where}, {entry.balancer}, {_members(entry)}"
     if not config.upstreams:
         yield "upstream  none"
     yield f"admin     {config.admin.listen or 'off'}" + (

@@ -105,7 +105,8 @@ class Watch:
         except RegistryError as error:
             self._fail(str(error))
         except Exception:
-            log.exception("%s: the watch failed in a way it should not", self.service, extra={"upstream": self.service})
+            name = self.cluster.name
+            log.exception("%s: the watch failed in a way it should not", name, extra={"upstream": name})
             self._fail("the watch failed in a way it should not; the log has the details")
         return self.backoff.fail(self.rng)
 
@@ -140,11 +141,11 @@ class Watch:
             count = len(answer.members)
             log.info(
                 "%s: %s answers%s and lists %d instance(s)",
-                self.service,
+                self.cluster.name,
                 self.registry.name,
                 again,
                 count,
-                extra={"upstream": self.service, "instances": count},
+                extra={"upstream": self.cluster.name, "instances": count},
             )
         self.answered = True
         self._decide(self.membership.on_answer(answer, now))
@@ -159,7 +160,7 @@ class Watch:
         if decision.reason in HELD:
             bump(self.metrics.held, decision.reason)
         if decision.text:
-            log.warning("%s: %s", self.service, decision.text, extra={"upstream": self.service})
+            log.warning("%s: %s", self.cluster.name, decision.text, extra={"upstream": self.cluster.name})
 
     def _act(self, now: float) -> None:
         """Whatever time has made due."""
@@ -183,11 +184,11 @@ class Watch:
         if change.added or change.removed:
             log.info(
                 "%s: %d instance(s), %d new, %d gone",
-                self.service,
+                self.cluster.name,
                 len(snapshot.members),
                 len(change.added),
                 len(change.removed),
-                extra={"upstream": self.service, "source": snapshot.source},
+                extra={"upstream": self.cluster.name, "source": snapshot.source},
             )
         if snapshot.source != "cache":
             self._keep(now)
@@ -227,10 +228,10 @@ class Watch:
             kept = len(self.cluster.endpoints)
             log.warning(
                 "%s: %s; the %d instance(s) known so far stay in use",
-                self.service,
+                self.cluster.name,
                 reason,
                 kept,
-                extra={"upstream": self.service, "instances": kept},
+                extra={"upstream": self.cluster.name, "instances": kept},
             )
         self.up = False
         self.cluster.note_registry(False, reason, now)
@@ -252,11 +253,11 @@ class Watch:
         self.cluster.apply(snapshot, now - age)
         log.warning(
             "%s: %s does not answer; %d instance(s) are taken from the list on disk, %.0fs old",
-            self.service,
+            self.cluster.name,
             self.registry.name,
             len(snapshot.members),
             age,
-            extra={"upstream": self.service, "instances": len(snapshot.members)},
+            extra={"upstream": self.cluster.name, "instances": len(snapshot.members)},
         )
 
     def _warn_if_stale(self, now: float) -> None:
@@ -266,9 +267,9 @@ class Watch:
             self._stale = True
             log.warning(
                 "%s: the list of instances was last confirmed %.0fs ago and may be stale",
-                self.service,
+                self.cluster.name,
                 age,
-                extra={"upstream": self.service},
+                extra={"upstream": self.cluster.name},
             )
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from sidecar.http2.interface cimport HeaderBlock
 from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.method cimport MethodTable
@@ -9,6 +10,7 @@ from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.pool cimport EndpointPool
 from sidecar.proxy.upstream cimport Timeout, UpstreamConnection
+from sidecar.rpc.metadata cimport RequestHead
 from sidecar.telemetry.metrics cimport UpstreamMetrics
 
 
@@ -21,6 +23,7 @@ cdef class Dispatch:
     cdef public object limits
     cdef public MethodTable methods
     cdef public bint wants_context
+    cdef public object router
     cdef public long long in_flight
     cdef public dict pools
     cdef public list on_connection
@@ -31,6 +34,7 @@ cdef class Dispatch:
     cdef Timeout _timeout
     cdef public bint closed
 
+    cpdef Dispatch route(self, RequestHead head, HeaderBlock block)
     cpdef object add(self)
     cpdef object remove(self, Exchange exchange)
     @cython.locals(pool=EndpointPool)

@@ -18,11 +18,14 @@ from sidecar.proxy.connection import Connection
 from sidecar.proxy.pool import EndpointPool
 from sidecar.proxy.settings import ConnectionSettings, LimitSettings
 from sidecar.proxy.upstream import Timeout, UpstreamConnection
-from sidecar.telemetry.metrics import UpstreamMetrics
+from sidecar.telemetry.metrics import UpstreamMetrics, bump
 
 if TYPE_CHECKING:
+    from sidecar.http2.interface import HeaderBlock
+    from sidecar.policy.route import Router
     from sidecar.proxy.engine import Engine
     from sidecar.proxy.exchange import Exchange
+    from sidecar.rpc.metadata import RequestHead
 
 
 class Dispatch:
@@ -45,6 +48,7 @@ class Dispatch:
         self.limits = limits
         self.methods = methods  # None: nothing is set by method
         self.wants_context = cluster.balancer.wants_context
+        self.router: Router[Dispatch] | None = None  # of the RPCs that the app sends here; None: all stay
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
         self.on_connection: list[Callable[[UpstreamConnection], None]] = []  # called with each that is ready for use
@@ -97,6 +101,15 @@ class Dispatch:
         await loop.create_connection(lambda: _protocol(connection), host.strip("[]"), int(port))
 
     # === placing ===
+
+    def route(self, head: RequestHead, block: HeaderBlock) -> Dispatch:
+        """The upstream that an RPC goes to which the app has sent here. Asked only where there are routes."""
+        assert self.router is not None
+        chosen = self.router.choose(head.path, block.fields, self.engine.rng)
+        if chosen is None or chosen.closed:  # a connection of a listener that is going may outlive where it led
+            return self
+        bump(self.metrics.routed, chosen.name)
+        return chosen
 
     def add(self) -> None:
         """An RPC has arrived."""

@@ -100,10 +100,11 @@ class Exchange(StreamSink):
     def __init__(self, connection: DownstreamConnection, stream: Stream, block: HeaderBlock) -> None:
         self.connection = connection
         self.engine = connection.engine
-        self.dispatch = connection.dispatch
         self.stream = stream
         self.block = block
         self.head: RequestHead = read_request(block)
+        dispatch = connection.dispatch
+        self.dispatch = dispatch if dispatch.router is None else dispatch.route(self.head, block)
         self.state: int = WAITING
         self.policy: MethodPolicy | None = None  # None: the upstream sets nothing by method
         self.queued = False  # waits in the queue of `dispatch`

@@ -24,7 +24,10 @@ BACKLOG = 1024  # connects that wait to be accepted; Linux caps it at somaxconn,
 
 
 class Listener:
-    """Accepts the app's connections for `dispatch`. It ends with `close`; its connections may outlive it."""
+    """Accepts the app's connections for `dispatch`. It ends with `stop`; its connections may outlive it.
+
+    With an empty address nothing is bound: the app reaches the upstream through the routes of others only.
+    """
 
     def __init__(self, engine: Engine, dispatch: Dispatch, address: str, metrics: ListenerMetrics) -> None:
         self.engine = engine
@@ -40,6 +43,8 @@ class Listener:
     async def start(self) -> None:
         """Bind and listen. Raises OSError with the address in its text."""
         loop = self.engine.loop
+        if not self.address:
+            return
         try:
             if self.address.startswith("unix:"):
                 self._server = await self._listen_unix(loop, self.address.removeprefix("unix:"))

@@ -56,6 +56,11 @@ REFUSALS: Final = _counter(
     ("upstream", "reason"),
     "RPCs that the sidecar answered itself because no endpoint could be picked or a limit was reached.",
 )
+ROUTED: Final = _counter(
+    "sidecar_proxy_routed_total",
+    ("upstream", "target"),
+    "RPCs that the app sent to the upstream and a route led to `target`, under whose name everything else counts.",
+)
 QUEUED: Final = _gauge("sidecar_proxy_queued_exchanges", UPSTREAM, "RPCs that wait for a connection now.")
 PAYLOAD: Final = _counter(
     "sidecar_proxy_payload_bytes_total",
@@ -185,7 +190,7 @@ BUILD: Final = _gauge(
 SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
     (
         "RPCs as the app saw them",
-        (EXCHANGES_STARTED, EXCHANGES, EXCHANGE_DURATION, RETRIES, REFUSALS, QUEUED, PAYLOAD),
+        (EXCHANGES_STARTED, EXCHANGES, EXCHANGE_DURATION, RETRIES, REFUSALS, ROUTED, QUEUED, PAYLOAD),
     ),
     (
         "Attempts as the endpoints saw them",

@@ -81,6 +81,7 @@ class Collector:
         yield _histograms(catalogue.EXCHANGE_DURATION, [((m.name,), m.exchange_latency) for m in slots])
         yield _by_key(catalogue.RETRIES, ((m.name, m.retries) for m in slots))
         yield _by_key(catalogue.REFUSALS, ((m.name, m.refusals) for m in slots))
+        yield _by_key(catalogue.ROUTED, ((m.name, m.routed) for m in slots))
         yield _per_upstream(catalogue.QUEUED, ((m, m.queued) for m in slots))
         payload = [((m.name, "up"), m.bytes_up) for m in slots] + [((m.name, "down"), m.bytes_down) for m in slots]
         yield _family(catalogue.PAYLOAD, payload)

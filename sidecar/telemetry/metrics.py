@@ -70,6 +70,7 @@ class UpstreamMetrics:
         self.retries: dict[str, int] = {}  # by reason
         self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
         self.outcomes: dict[str, int] = {}  # by Outcome name
+        self.routed: dict[str, int] = {}  # by the upstream that a route led to
         self.queued: int = 0
         self.bytes_up: int = 0
         self.bytes_down: int = 0

@@ -27,7 +27,7 @@ class Place:
 
     def bound(self, service: str) -> str:
         """Where the app dials it."""
-        return self.sidecar.by_service[service].listener.bound
+        return self.sidecar.by_name[service].listener.bound
 
 
 @asynccontextmanager

@@ -11,10 +11,14 @@ import pytest
 
 from sidecar.app.reload import Reload
 from sidecar.build import build_facts
+from sidecar.http2.interface import HeaderBlock
+from sidecar.rpc.metadata import RequestHead
 from tests.app.place import Place, running, upstream
 from tests.app.socket_peer import SocketServer, dial, until
 from tests.processes import free_port
 from tests.proxy.stage import on_loop
+
+REQUEST = HeaderBlock([(b":method", b"POST"), (b":path", b"/shop.Orders/Get")])
 
 
 async def who_listens(address: str) -> str:
@@ -69,6 +73,24 @@ async def test_what_runs_here_is_what_was_built_here(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_routes_follow_a_reload_and_lead_to_upstreams_that_nobody_dials(tmp_path: Path) -> None:
+    canary = {"service": "orders", "name": "canary", "endpoints": ["127.0.0.1:1"]}
+    routes = [{"to": [{"upstream": "canary"}]}]
+    async with running(tmp_path, upstreams=[upstream("orders", routes=routes), canary]) as place:
+        by_name = place.sidecar.by_name
+        (orders, former) = by_name.values()
+        head, block = RequestHead(REQUEST), REQUEST
+        assert orders.dispatch.route(head, block) is former.dispatch
+        assert (former.listener.bound, len(place.sidecar.listener_metrics())) == ("", 1)
+        place.write(upstreams=[upstream("orders", routes=routes), {**canary, "listen": "127.0.0.1:0"}])
+        assert await place.sidecar.reload() == []
+        assert await who_listens(place.bound("canary")) == "canary"
+        place.write(upstreams=[upstream("orders")])
+        assert await place.sidecar.reload() == []
+        assert (list(by_name), orders.dispatch.router) == (["orders"], None)
+
+
+@on_loop
 async def test_reload_adds_moves_and_removes_upstreams(tmp_path: Path) -> None:
     async with running(tmp_path, upstreams=[upstream("orders"), upstream("prices")]) as place:
         orders, prices = place.bound("orders"), place.bound("prices")
@@ -79,14 +101,14 @@ async def test_reload_adds_moves_and_removes_upstreams(tmp_path: Path) -> None:
         assert await who_listens(place.bound("stock")) == "stock"
         assert await who_listens(orders) == ""
         assert await who_listens(prices) == ""
-        assert list(place.sidecar.by_service) == ["orders", "stock"]
+        assert list(place.sidecar.by_name) == ["orders", "stock"]
         assert place.sidecar.process.config_reloads == {"success": 1}
 
 
 @on_loop
 async def test_refused_reload_leaves_no_trace(tmp_path: Path) -> None:
     async with running(tmp_path, upstreams=[upstream("orders")]) as place:
-        before, bound = dict(place.sidecar.by_service), place.bound("orders")
+        before, bound = dict(place.sidecar.by_name), place.bound("orders")
         in_force = place.sidecar.config
         free = f"127.0.0.1:{free_port()}"
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -101,7 +123,7 @@ async def test_refused_reload_leaves_no_trace(tmp_path: Path) -> None:
             )
             problems = await place.sidecar.reload()
         assert [problem.split(":")[0] for problem in problems] == ["upstream prices", "cannot listen on 127.0.0.1"]
-        assert place.sidecar.by_service == before
+        assert place.sidecar.by_name == before
         assert place.sidecar.config is in_force
         assert await who_listens(bound) == "orders"
         assert await who_listens(free) == ""
@@ -148,7 +170,7 @@ async def test_streams_of_a_moved_listener_and_of_a_removed_upstream_finish(tmp_
 async def test_new_balancer_takes_over_endpoints_with_their_counters(tmp_path: Path) -> None:
     server = await SocketServer().start()
     async with running(tmp_path, upstreams=[upstream("orders", server.address)]) as place:
-        cluster = place.sidecar.by_service["orders"].cluster
+        cluster = place.sidecar.by_name["orders"].cluster
         await until(lambda: cluster.pickable, "a connection")
         (endpoint,) = cluster.endpoints
         place.write(upstreams=[upstream("orders", server.address, balancer="round_robin")])

@@ -175,7 +175,8 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
         "sidecar.yaml:5:21: unknown key 'adress' in registry.consul, did you mean 'address'?",
         "sidecar.yaml:7:60: upstreams[0].balancer 'least_requests' is neither a balancer nor module:Class,"
         " did you mean 'least_request'?",
-        "sidecar.yaml:8:15: upstreams[1].service 'orders' is taken already by upstreams[0]",
+        "sidecar.yaml:8:15: upstreams[1].service 'orders' is taken already by upstreams[0];"
+        " give one of them a name of its own",
         "sidecar.yaml:8:31: upstreams[1].listen 'localhost:15001' is taken already by upstreams[0].listen",
         "sidecar.yaml:8:50: unknown key 'balancr' in upstreams[1], did you mean 'balancer'?",
         "sidecar.yaml:9:31: upstreams[2].listen is not a loopback address; use 127.0.0.1,"
@@ -208,7 +209,7 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
             "1:14: log.level has no value; give one of debug, error, info, warning, or leave the key out",
         ),
         ("upstreams: {a: b}", "1:12: upstreams must be a list, not a mapping"),
-        ("upstreams: [3]", "1:13: upstreams[0] must be a section with keys such as service, listen, balancer, not '3'"),
+        ("upstreams: [3]", "1:13: upstreams[0] must be a section with keys such as service, listen, name, not '3'"),
         ("service: {port: 1}\nregistry: {consul: }", "1:10: 'name' is missing in service: The service's name"),
         (
             'http2: {max_connections: "5"}',

@@ -52,11 +52,10 @@ def test_the_reference_loads_to_the_defaults() -> None:
 
 
 def test_the_reference_has_every_key_with_a_value_that_is_accepted() -> None:
-    everything = uncommented(reference_yaml(), 2)
+    everything = uncommented(reference_yaml(), 3)
     assert sentences(everything) == [
         "service.check has grpc and http and tcp; keep one of them",
         "registry.consul and registry.file are both given; keep one of them",
-        "upstreams[0].balancing.zone_aware needs the sidecar's zone: set own, or service.meta.zone",
     ]
     for section in sections_of(Config):
         for field in fields_of(section):

@@ -144,6 +144,21 @@ class WiredDispatch(Dispatch):
         await self.servers[address].accept(connection)
 
 
+class Target:
+    """Another upstream of the stage: without a listener, for routes and mirrors to lead to."""
+
+    def __init__(self, stage: Stage, name: str, *addresses: str) -> None:
+        self.cluster = Cluster(name, InTurn())
+        self.metrics = UpstreamMetrics(name)
+        self.dispatch = WiredDispatch(
+            stage.engine, self.cluster, self.metrics, ConnectionSettings(), stage.dispatch.limits
+        )
+        self.dispatch.servers = stage.dispatch.servers
+        self.servers = [stage.add_server(address) for address in addresses]
+        members = tuple(Member(address=address) for address in addresses)
+        self.cluster.apply(Snapshot(service=name, members=members, source="consul"), stage.loop.now)
+
+
 class InTurn(Balancer):
     """The endpoints in turn, those first that the RPC has not been to."""
 
@@ -202,6 +217,7 @@ class Stage:
         self.dispatch.servers = {}
         self.listener_metrics = ListenerMetrics("greeter")
         self.listener = Listener(self.engine, self.dispatch, "127.0.0.1:0", self.listener_metrics)
+        self.targets: dict[str, Target] = {}  # other upstreams
         self.apps: list[Peer] = []
         self.downstream: list[DownstreamConnection] = []
         names = servers if isinstance(servers, list) else [f"10.0.0.{number + 1}:50051" for number in range(servers)]
@@ -216,6 +232,11 @@ class Stage:
         server = Server(self, address, settings or PATIENT)
         self.dispatch.servers[address] = server
         return server
+
+    def add_upstream(self, name: str, *addresses: str) -> Target:
+        """An upstream with servers of its own, which nothing leads to yet."""
+        target = self.targets[name] = Target(self, name, *addresses)
+        return target
 
     @property
     def server(self) -> Server:

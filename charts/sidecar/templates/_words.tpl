@@ -103,16 +103,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- $names := dict }}
 {{- range .Values.config.upstreams }}
+{{- if .listen }}
+{{- $name := default .service .name }}
 {{- if contains "${" .listen }}
-{{- fail (printf "the upstream %s listens on %s, but the application is handed that address and cannot fill it in" .service .listen) }}
+{{- fail (printf "the upstream %s listens on %s, but the application is handed that address and cannot fill it in" $name .listen) }}
 {{- end }}
 {{- if hasPrefix "unix:" .listen }}
-{{- fail (printf "the upstream %s listens on %s, but the application's container cannot see the sidecar's files: use a 127.0.0.1 address" .service .listen) }}
+{{- fail (printf "the upstream %s listens on %s, but the application's container cannot see the sidecar's files: use a 127.0.0.1 address" $name .listen) }}
 {{- end }}
-{{- $variable := include "sidecar.upstreamVariable" .service }}
+{{- $variable := include "sidecar.upstreamVariable" $name }}
 {{- if hasKey $names $variable }}
-{{- fail (printf "the upstreams %s and %s would both be handed to the application as %s" (get $names $variable) .service $variable) }}
+{{- fail (printf "the upstreams %s and %s would both be handed to the application as %s" (get $names $variable) $name $variable) }}
 {{- end }}
-{{- $_ := set $names $variable .service }}
+{{- $_ := set $names $variable $name }}
+{{- end }}
 {{- end }}
 {{- end }}
