@@ -195,3 +195,11 @@ def test_the_image_is_built_with_the_tools_that_the_build_asks_for() -> None:
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-build.lock"])
 def test_every_archive_of_the_image_is_known_by_its_hash(name: str) -> None:
     assert {package for package, (_, hashes) in locked(name).items() if hashes == 0} == set()
+
+
+def test_wheels_are_made_for_every_python_on_both_architectures() -> None:
+    command = [sys.executable, "-m", "cibuildwheel", "--platform", "linux", "--print-build-identifiers", "."]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert listed.returncode == 0, listed.stderr
+    wanted = [f"cp3{minor}-manylinux_{machine}" for machine in ("x86_64", "aarch64") for minor in (11, 12, 13, 14)]
+    assert listed.stdout.split() == wanted
