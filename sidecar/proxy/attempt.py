@@ -6,7 +6,7 @@ nothing; `exchange` does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from sidecar.policy.endpoint import Endpoint
     from sidecar.proxy.exchange import Exchange
     from sidecar.proxy.upstream import UpstreamConnection
+
+# Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
+_SUCCESS: Final = SUCCESS
+_CANCELLED: Final = CANCELLED
+_RESOURCE_EXHAUSTED: Final = RESOURCE_EXHAUSTED
 
 
 class Attempt(StreamSink):
@@ -51,13 +56,13 @@ class Attempt(StreamSink):
         self.number = number
         self.reason = reason
         self.stream: Stream | None = None
-        self.started_at: float = exchange.engine.now
+        self.started_at: float = self.exchange.engine.now
         self.asked_at: float = self.started_at  # when the app last sent something before the answer began
         self.answered_at: float = 0.0  # when the response head came; 0: not yet
-        self.flush_mark: int = connection.flushes
+        self.flush_mark: int = self.connection.flushes
         self.done = False
         self.status: int = 0
-        self.outcome: int = SUCCESS
+        self.outcome: int = _SUCCESS
         self.detail = ""
         self.seconds: float = 0.0
 
@@ -125,7 +130,7 @@ class Attempt(StreamSink):
         """The request head is on its way."""
         self.stream = stream
         self.endpoint.in_flight += 1
-        self.connection.attempts.add(self)
+        self.connection.add(self, stream)
         self.exchange.dispatch.metrics.attempt_started += 1
 
     @property
@@ -152,22 +157,22 @@ class Attempt(StreamSink):
         now = self.exchange.engine.now
         self.seconds = now - self.started_at
         endpoint.in_flight -= 1
-        if outcome == SUCCESS:
+        if outcome == _SUCCESS:
             endpoint.successes += 1
-        elif outcome != CANCELLED:
+        elif outcome != _CANCELLED:
             endpoint.failures += 1
         endpoint.latency.observe(self.seconds)
         metrics = self.exchange.dispatch.metrics
         metrics.attempt_status[status] += 1
         metrics.attempt_latency.observe(self.seconds)
-        if outcome != SUCCESS:
+        if outcome != _SUCCESS:
             bump(metrics.outcomes, OUTCOME_NAMES[outcome])
         if endpoint.foreign:
             self._count_foreign(metrics)
         # What the balancer learns is how long the endpoint took to answer; how long a stream then lasts says nothing.
         balancer = self.exchange.dispatch.cluster.balancer
         balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
-        if status == RESOURCE_EXHAUSTED and outcome != CANCELLED:
+        if status == _RESOURCE_EXHAUSTED and outcome != _CANCELLED:
             balancer.push_back(endpoint, 0.0, now)
         connection.remove(self)
 

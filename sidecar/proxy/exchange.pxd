@@ -13,7 +13,14 @@ from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.relay cimport Relay
 from sidecar.proxy.upstream cimport UpstreamConnection
-from sidecar.rpc.metadata cimport RequestHead, ResponseHead
+from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read_request, read_response
+
+cdef int WAITING, ATTEMPTING, RESPONDING, DONE
+cdef int SEND, RETRY, HEAD, END, ILLEGAL
+cdef tuple _TABLE
+cdef int _SERVER_ERRORS, NO_STATUS, _OK, _SUCCESS
+cdef str FIRST
+cdef StreamSink DEAF
 
 
 cdef class Exchange(StreamSink):
@@ -65,14 +72,14 @@ cdef class Exchange(StreamSink):
     cpdef object on_response_data(self, Attempt attempt, bytes data, bint end_stream)
     @cython.locals(relay=Relay)
     cpdef object on_response_trailers(self, Attempt attempt, HeaderBlock block)
-    @cython.locals(status=int)
+    @cython.locals(status=int, outcome=int)
     cpdef object _record_answer(self, Attempt attempt, ResponseHead response)
     cpdef object _maybe_end(self, Relay response)
     cpdef object on_attempt_reset(self, Attempt attempt, unsigned int error_code, bint remote)
     cpdef object on_relay_finished(self, Relay relay)
 
     # The machine and its end.
-    @cython.locals(state=int)
+    @cython.locals(state=int, row=tuple)
     cpdef object _move(self, int event)
     @cython.locals(engine=Engine, dispatch=Dispatch, stream=Stream, seconds=double)
     cpdef object _end(self, int status, str text)

@@ -66,6 +66,10 @@ _TABLE: Final = (
 DEADLINE_SLACK: Final = 0.005  # seconds
 _SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
 
+# Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
+_OK: Final = codes.OK
+_SUCCESS: Final = outcomes.SUCCESS
+
 
 class Exchange(StreamSink):
     """One RPC. It ends with `_end`, which is reached exactly once."""
@@ -99,12 +103,13 @@ class Exchange(StreamSink):
 
     def __init__(self, connection: DownstreamConnection, stream: Stream, block: HeaderBlock) -> None:
         self.connection = connection
-        self.engine = connection.engine
+        self.engine = self.connection.engine
         self.stream = stream
         self.block = block
         self.head: RequestHead = read_request(block)
-        dispatch = connection.dispatch
-        self.dispatch = dispatch if dispatch.router is None else dispatch.route(self.head, block)
+        self.dispatch = self.connection.dispatch
+        if self.dispatch.router is not None:
+            self.dispatch = self.dispatch.route(self.head, block)
         self.state: int = WAITING
         self.policy: MethodPolicy | None = None  # None: the upstream sets nothing by method
         self.queued = False  # waits in the queue of `dispatch`
@@ -119,16 +124,17 @@ class Exchange(StreamSink):
         self.last: Attempt | None = None  # the attempt that ended last
         self.refused_once = False
         self.http_status: int = 0  # of the forwarded response head
-        self.status: int = codes.OK
+        self.status: int = _OK
         self.text = ""
-        self.request = Relay(self, Replay(self.engine, self.dispatch.limits.replay_size))
+        self.request = Relay(self, Replay(self.engine, self.dispatch.replay_size))
         self.request.source = connection
         self.request.source_stream = stream
         self.response: Relay | None = None
 
     def _move(self, event: int) -> None:
         """The one door of the state machine."""
-        state = _TABLE[self.state][event]
+        row = _TABLE[self.state]
+        state = row[event]
         if state == ILLEGAL:
             raise RuntimeError(f"exchange cannot take event {event} while {STATE_NAMES[self.state]}")
         self.state = state
@@ -154,8 +160,8 @@ class Exchange(StreamSink):
                 return
             self.deadline = Deadline(self)
             self.engine.set_alarm(self.deadline, self.deadline_at)
-        if dispatch.in_flight > dispatch.limits.max_in_flight:
-            text = f"{dispatch.name}: {dispatch.limits.max_in_flight} RPCs are in flight, which is its limit"
+        if dispatch.in_flight > dispatch.max_in_flight:
+            text = f"{dispatch.name}: {dispatch.max_in_flight} RPCs are in flight, which is its limit"
             self.refuse(Refusal(IN_FLIGHT_CAP, text))
         elif self.engine.full:
             self.refuse(Refusal(BUFFERS_FULL, f"{dispatch.name}: the sidecar's buffers are full"))
@@ -210,7 +216,7 @@ class Exchange(StreamSink):
         while True:
             context = PickContext(self.head, self.tried, self.block) if self.tried or dispatch.wants_context else None
             picked = dispatch.cluster.pick(context, self.engine.now)
-            if isinstance(picked, Refusal):
+            if not isinstance(picked, Endpoint):
                 dispatch.wait(self, picked)
                 return
             connection = dispatch.acquire(picked)
@@ -254,7 +260,7 @@ class Exchange(StreamSink):
         self.attempt = None
         self.request.detach()
         attempt.close(outcome, status, detail)
-        if outcome != outcomes.SUCCESS:
+        if outcome != _SUCCESS:
             if self.history is None:
                 self.history = []
             self.history.append(attempt)
@@ -388,7 +394,8 @@ class Exchange(StreamSink):
         else:
             status = codes.OK if self.http_status < _SERVER_ERRORS else codes.status_of_http(self.http_status)
         self.status = status
-        self._close_attempt(attempt, outcomes.outcome_of_status(status), status, self.text)
+        outcome = _SUCCESS if status == _OK else outcomes.outcome_of_status(status)
+        self._close_attempt(attempt, outcome, status, self.text)
 
     def on_relay_finished(self, relay: Relay) -> None:
         """What was held for a slow reader is out, END_STREAM included."""

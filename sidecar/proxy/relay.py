@@ -44,7 +44,7 @@ class Relay:
 
     def __init__(self, exchange: Exchange, replay: Replay | None) -> None:
         self.exchange: Exchange | None = exchange  # until `discard`
-        self.engine = exchange.engine
+        self.engine = self.exchange.engine
         self.replay = replay
         self.source: Connection | None = None
         self.source_stream: Stream | None = None
