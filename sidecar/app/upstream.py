@@ -128,7 +128,7 @@ def load_balancers(entries: Mapping[str, UpstreamEntry], rng: random.Random) -> 
 def methods_of(entry: UpstreamEntry) -> MethodTable | None:
     """What `entry` sets by method. Its own sections hold for the methods that give none."""
     own = MethodSettings(**{name: getattr(entry, name) for name in MethodSettings.__struct_fields__})
-    return build_table(own, entry.methods)
+    return build_table(own, entry.methods, entry.retry_budget, entry.retry_throttle)
 
 
 def member_of(endpoint: str | StaticEndpoint) -> Member:

@@ -8,6 +8,7 @@ from sidecar.rpc.metadata cimport RequestHead
 cdef class MethodPolicy:
     cdef readonly str name
     cdef readonly double timeout
+    cdef readonly object retry
 
     cpdef object bound(self, object timeout)
 
@@ -15,6 +16,8 @@ cdef class MethodPolicy:
 cdef class MethodTable:
     cdef dict _by_path
     cdef MethodPolicy _rest
+    cdef readonly object budget
+    cdef readonly object throttle
 
     @cython.locals(policy=MethodPolicy)
     cpdef MethodPolicy find(self, bytes path)

@@ -1,15 +1,60 @@
 """The settings that may differ from method to method: each a section of an upstream, and of its `methods`.
 
-A section that a method gives replaces the upstream's section of that name as a whole; nothing is mixed.
+A section that a method gives replaces the upstream's section of that name as a whole; nothing is mixed. Beside them
+stand the accounts that all RPCs of an upstream share.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sidecar.units import Duration
+from sidecar.units import Count, Duration, Fraction
+
+StatusName = Literal[
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+
+
+class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Retries of RPCs that may have run. What certainly did not run is tried elsewhere without any of this."""
+
+    codes: Annotated[
+        tuple[StatusName, ...],
+        Meta(description="The statuses that are tried again. UNAVAILABLE includes a connection that was lost."),
+    ] = ()
+    idempotent: Annotated[bool, Meta(description="Running it twice does no harm: adds UNAVAILABLE to the codes.")] = (
+        False  # UNAVAILABLE after the request was sent is no proof that it did not run
+    )
+    max_attempts: Annotated[
+        Count, Meta(description="The first one included; more than 5 counts as 5, and 1 turns retries off.")
+    ] = 3  # gRFC A6 at most 5; Envoy 2, linkerd 2, Istio 3
+    backoff_base: Annotated[
+        Duration,
+        Meta(ge=0.001, description="Wait before the first retry, +-20 %; the endpoint's pushback goes before."),
+    ] = 0.025  # Envoy 25 ms
+    backoff_factor: Annotated[float, Meta(ge=1, le=10, description="By which each further wait is longer.")] = 2.0
+    backoff_max: Annotated[Duration, Meta(ge=0.001, description="The longest wait.")] = 0.25  # Envoy 250 ms
+    per_try_timeout: Annotated[
+        Duration,
+        Meta(description="An attempt without an answer for this long is given up and tried again; 0: none."),
+    ] = 0.0  # Envoy unset
 
 
 class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -27,4 +72,25 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class MethodSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is different for one method, or for all methods of one service."""
 
+    retry: Annotated[RetrySettings | None, Meta(description="In place of the upstream's.")] = None
     timeouts: Annotated[TimeoutSettings | None, Meta(description="In place of the upstream's.")] = None
+
+
+class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How many retries one upstream may have under way, so that a failure does not become a storm."""
+
+    ratio: Annotated[Fraction, Meta(description="Retries for each RPC that is under way and is no retry.")] = (
+        0.2  # Envoy 20 %, linkerd 20 %
+    )
+    floor: Annotated[int, Meta(ge=0, description="So many are always allowed, however few RPCs are under way.")] = (
+        3  # Envoy 3
+    )
+
+
+class ThrottleSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """gRFC A6's retry throttling: a failure costs a token, and while half of them are gone nothing is retried."""
+
+    max_tokens: Annotated[int, Meta(ge=1, le=1000, description="Tokens at the start, and at most.")] = 10
+    token_ratio: Annotated[
+        float, Meta(ge=0.001, le=1000, description="Of a token that an RPC brings back which succeeds.")
+    ] = 0.1

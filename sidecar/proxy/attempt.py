@@ -1,7 +1,7 @@
 """One try of an RPC on one stream of one endpoint. It hears that stream and tells its exchange.
 
 It keeps the endpoint's books: in flight from the start, one outcome at the end, exactly once. It decides
-nothing; `exchange` does.
+nothing; `exchange` and `failure` do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
+from sidecar.proxy import failure
 from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
 from sidecar.rpc.status import RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import UpstreamMetrics, bump
@@ -102,7 +103,7 @@ class Attempt(StreamSink):
     def on_reset(self, error_code: int, remote: bool) -> None:
         if not self.done:
             try:
-                self.exchange.on_attempt_reset(self, error_code, remote)
+                failure.reset(self, error_code, remote)
             except Exception as error:
                 self.exchange.crash(error)
 
@@ -116,7 +117,7 @@ class Attempt(StreamSink):
     def on_connection_lost(self, detail: str) -> None:
         """The connection is gone, and the stream with it."""
         try:
-            self.exchange.on_connection_lost(self, detail)
+            failure.lose(self, detail)
         except Exception as error:
             self.exchange.crash(error)
 

@@ -17,7 +17,7 @@ from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read
 
 cdef int WAITING, ATTEMPTING, RESPONDING, DONE
 cdef int SEND, RETRY, HEAD, END, ILLEGAL
-cdef tuple _TABLE
+cdef tuple TABLE
 cdef int _SERVER_ERRORS, NO_STATUS, _OK, _SUCCESS
 cdef str FIRST
 cdef StreamSink DEAF
@@ -33,6 +33,7 @@ cdef class Exchange(StreamSink):
     cdef public MethodPolicy policy
     cdef public int state
     cdef public bint queued
+    cdef public object recourse
     cdef public str why
     cdef public double started_at
     cdef public double deadline_at
@@ -62,7 +63,9 @@ cdef class Exchange(StreamSink):
     cpdef object try_attempt(self)
     @cython.locals(block=HeaderBlock, attempt=Attempt, ended=bint, stream=Stream)
     cpdef bint _send(self, Endpoint endpoint, UpstreamConnection connection) except -1
-    cpdef object _close_attempt(self, Attempt attempt, int outcome, int status, str detail=*)
+    cpdef object close_attempt(self, Attempt attempt, int outcome, int status, str detail=*)
+    cpdef object note_failed(self, Attempt attempt)
+    cpdef object retry(self, str why, double delay)
 
     # From an attempt to the app.
     cpdef object on_informational(self, HeaderBlock block)
@@ -74,8 +77,9 @@ cdef class Exchange(StreamSink):
     cpdef object on_response_trailers(self, Attempt attempt, HeaderBlock block)
     @cython.locals(status=int, outcome=int)
     cpdef object _record_answer(self, Attempt attempt, ResponseHead response)
+    cpdef int status_of(self, ResponseHead response, int http_status) except -2
+    cpdef object tell_pushback(self, Attempt attempt, ResponseHead response)
     cpdef object _maybe_end(self, Relay response)
-    cpdef object on_attempt_reset(self, Attempt attempt, unsigned int error_code, bint remote)
     cpdef object on_relay_finished(self, Relay relay)
 
     # The machine and its end.

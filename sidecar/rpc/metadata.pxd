@@ -24,6 +24,7 @@ cdef class ResponseHead:
     cdef public int http_status
     cdef public bint is_grpc
     cdef public bytes message
+    cdef public object pushback
 
 
 cpdef bint is_grpc(bytes content_type)

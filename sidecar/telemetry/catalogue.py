@@ -51,6 +51,11 @@ EXCHANGE_DURATION: Final = _histogram(
 RETRIES: Final = _counter(
     "sidecar_proxy_retries_total", ("upstream", "reason"), "Attempts after the first, by why another one was made."
 )
+RETRIES_SUPPRESSED: Final = _counter(
+    "sidecar_proxy_retries_suppressed_total",
+    ("upstream", "reason"),
+    "Failures that the method's policy would have tried again, by why they were the answer all the same.",
+)
 REFUSALS: Final = _counter(
     "sidecar_proxy_refusals_total",
     ("upstream", "reason"),
@@ -190,7 +195,17 @@ BUILD: Final = _gauge(
 SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
     (
         "RPCs as the app saw them",
-        (EXCHANGES_STARTED, EXCHANGES, EXCHANGE_DURATION, RETRIES, REFUSALS, ROUTED, QUEUED, PAYLOAD),
+        (
+            EXCHANGES_STARTED,
+            EXCHANGES,
+            EXCHANGE_DURATION,
+            RETRIES,
+            RETRIES_SUPPRESSED,
+            REFUSALS,
+            ROUTED,
+            QUEUED,
+            PAYLOAD,
+        ),
     ),
     (
         "Attempts as the endpoints saw them",

@@ -80,6 +80,7 @@ class Collector:
         yield self._by_status(catalogue.EXCHANGES, ((m, m.exchange_status) for m in slots))
         yield _histograms(catalogue.EXCHANGE_DURATION, [((m.name,), m.exchange_latency) for m in slots])
         yield _by_key(catalogue.RETRIES, ((m.name, m.retries) for m in slots))
+        yield _by_key(catalogue.RETRIES_SUPPRESSED, ((m.name, m.retries_suppressed) for m in slots))
         yield _by_key(catalogue.REFUSALS, ((m.name, m.refusals) for m in slots))
         yield _by_key(catalogue.ROUTED, ((m.name, m.routed) for m in slots))
         yield _per_upstream(catalogue.QUEUED, ((m, m.queued) for m in slots))

@@ -24,6 +24,7 @@ cdef class UpstreamMetrics:
     cdef public list attempt_status
     cdef public Histogram attempt_latency
     cdef public dict retries
+    cdef public dict retries_suppressed
     cdef public dict refusals
     cdef public dict outcomes
     cdef public dict routed

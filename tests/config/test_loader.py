@@ -260,6 +260,18 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
             "2:90: upstreams[0].balancing.hash_on 'trace-bin': a binary header cannot be hashed on",
         ),
         (
+            upstream("retry: {codes: [UNAVAILBLE]}"),
+            "2:85: upstreams[0].retry.codes[0] must be one of ABORTED,",
+        ),
+        (
+            upstream("retry: {per_try_timeout: 1s}"),
+            "2:94: upstreams[0].retry has per_try_timeout, which needs codes or idempotent: true",
+        ),
+        (
+            upstream("methods: {/shop.Cart/Add: {retry: {backoff_base: 1s}}}"),
+            "2:118: upstreams[0].methods./shop.Cart/Add.retry: backoff_base is above backoff_max",
+        ),
+        (
             upstream("methods: {/shop.Cart: {timeouts: {total: 1s}}}"),
             "2:91: upstreams[0].methods '/shop.Cart' is neither /pkg.Service/Method nor /pkg.Service/*",
         ),

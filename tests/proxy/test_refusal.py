@@ -9,6 +9,7 @@ from sidecar.http2.interface import Codec, CodecSettings, HeaderBlock
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import Endpoint
+from sidecar.proxy import failure
 from sidecar.proxy.settings import BufferSettings, LimitSettings
 from tests.proxy.call import OK, PLAIN, called
 from tests.proxy.pipe import REQUEST, RESPONSE
@@ -178,7 +179,7 @@ async def test_mistake_in_a_pick_costs_that_rpc_and_no_other(codec: type[Codec])
     assert stage.leaks() == []
 
 
-@pytest.mark.parametrize("event", ["on_response_head", "on_response_data", "on_response_trailers", "on_attempt_reset"])
+@pytest.mark.parametrize("event", ["on_response_head", "on_response_data", "on_response_trailers", "reset"])
 @on_loop
 async def test_mistake_while_an_answer_is_read_costs_that_rpc_and_not_the_shared_connection(
     codec: type[Codec], event: str, monkeypatch: pytest.MonkeyPatch
@@ -187,21 +188,21 @@ async def test_mistake_while_an_answer_is_read_costs_that_rpc_and_not_the_shared
     other = stage.apps[0].call(end=True)
     await stage.run()
     exchange = next(exchange for exchange in stage.downstream[0].exchanges if exchange.stream.id == 1)
-    cls = type(exchange)
-    original = getattr(cls, event)
+    place = failure if event == "reset" else type(exchange)
+    original = getattr(place, event)
 
     def broken(self: object, *args: object) -> None:
-        if self is exchange:
+        if exchange in (self, getattr(self, "exchange", None)):
             raise ZeroDivisionError("a bug")
         original(self, *args)
 
     try:
-        monkeypatch.setattr(cls, event, broken)
+        monkeypatch.setattr(place, event, broken)
     except TypeError:
         pytest.skip("compiled: its methods cannot be replaced")
     server.respond(request)
     request.send(b"x")
-    if event == "on_attempt_reset":
+    if event == "reset":
         await stage.run()
         request.cancel()
     else:
