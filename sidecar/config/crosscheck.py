@@ -132,6 +132,8 @@ def check_methods(config: Config) -> Iterator[Finding]:
 def check_retries(config: Config) -> Iterator[Finding]:
     """The retries of an upstream and of its methods could happen as they are written."""
     for owner, settings in _method_sections(config):
+        if settings.retry and settings.hedge:
+            yield (*owner, "hedge"), f"{name_of(owner)} has retry and hedge; an RPC is governed by one of them"
         retry, path = settings.retry, (*owner, "retry")
         if not retry:
             continue

@@ -10,6 +10,7 @@ from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
 from sidecar.policy.method_settings import (
     BudgetSettings,
+    HedgeSettings,
     MethodSettings,
     RetrySettings,
     ThrottleSettings,
@@ -77,6 +78,9 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
     limits: Annotated[LimitSettings, Meta(description="What the upstream may hold.")] = LimitSettings()
     retry: Annotated[RetrySettings | None, Meta(description="Retries of RPCs that may have run; none if unset.")] = None
+    hedge: Annotated[
+        HedgeSettings | None, Meta(description="A second attempt beside a slow first one; none if unset.")
+    ] = None
     timeouts: Annotated[TimeoutSettings | None, Meta(description="How long an RPC may last; no limit if unset.")] = None
     methods: Annotated[
         dict[str, MethodSettings],

@@ -9,6 +9,7 @@ cdef class MethodPolicy:
     cdef readonly str name
     cdef readonly double timeout
     cdef readonly object retry
+    cdef readonly object hedge
 
     cpdef object bound(self, object timeout)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec import structs
+
 from sidecar.policy.budget import RetryBudget, RetryThrottle
+from sidecar.policy.hedge import HedgePace, HedgePolicy
 from sidecar.policy.method_settings import (
     BudgetSettings,
     MethodSettings,
@@ -26,7 +29,7 @@ REST: Final = "*"  # the name of the policy of methods that have no entry
 class MethodPolicy:
     """The ready-made parameters of the RPCs of one entry. Frozen: it is shared by all of them."""
 
-    __slots__ = ("name", "retry", "timeout")
+    __slots__ = ("hedge", "name", "retry", "timeout")
 
     def __init__(self, name: str, settings: MethodSettings) -> None:
         timeouts = settings.timeouts or TimeoutSettings()
@@ -34,6 +37,9 @@ class MethodPolicy:
         self.name = name  # the entry's key, or REST
         self.timeout: float = timeouts.total  # seconds; 0: none
         self.retry: RetryPolicy | None = retry if retry.useful else None
+        self.hedge: HedgePace | None = None  # with its account: one for all RPCs of the entry
+        if settings.hedge is not None and settings.hedge.max_attempts > 1:
+            self.hedge = HedgePace(HedgePolicy(settings.hedge))
 
     def bound(self, timeout: float | None) -> float | None:
         """The time that an RPC has whose caller gives it `timeout` seconds; None: without end."""
@@ -42,7 +48,7 @@ class MethodPolicy:
         return timeout
 
     def __repr__(self) -> str:
-        return f"<MethodPolicy {self.name} timeout={self.timeout:g}s {self.retry!r}>"
+        return f"<MethodPolicy {self.name} timeout={self.timeout:g}s {self.retry or self.hedge!r}>"
 
 
 class MethodTable:
@@ -94,5 +100,7 @@ def build_table(
 
 def merged(own: MethodSettings, method: MethodSettings) -> MethodSettings:
     """The sections of `method`, and the upstream's own where it gives none."""
+    if method.retry is not None or method.hedge is not None:  # one or the other governs an RPC
+        own = structs.replace(own, retry=None, hedge=None)
     sections = {name: getattr(method, name) or getattr(own, name) for name in MethodSettings.__struct_fields__}
     return MethodSettings(**sections)

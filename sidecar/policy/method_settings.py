@@ -57,6 +57,23 @@ class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = 0.0  # Envoy unset
 
 
+class HedgeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second attempt beside a first that is slow to answer: for methods that may run twice. In place of retries."""
+
+    delay: Annotated[
+        Duration | None,
+        Meta(description="Wait for an answer before the next attempt; the method's live p95 if unset."),
+    ] = None
+    max_attempts: Annotated[
+        Count, Meta(description="The first one included; more than 5 counts as 5, and 1 turns hedging off.")
+    ] = 2  # gRFC A6 at most 5
+    codes: Annotated[
+        tuple[StatusName, ...],
+        Meta(description="Statuses that are not the answer while another attempt runs or may follow, at once."),
+    ] = ()  # gRFC A6's nonFatalStatusCodes
+    ratio: Annotated[Fraction, Meta(description="Extra attempts for each RPC of the entry, at most.")] = 0.05
+
+
 class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How long an RPC may last. Nothing here is set by itself: without it, only the caller's own deadline counts."""
 
@@ -72,7 +89,8 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class MethodSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is different for one method, or for all methods of one service."""
 
-    retry: Annotated[RetrySettings | None, Meta(description="In place of the upstream's.")] = None
+    retry: Annotated[RetrySettings | None, Meta(description="In place of the upstream's `retry` and `hedge`.")] = None
+    hedge: Annotated[HedgeSettings | None, Meta(description="In place of the upstream's `hedge` and `retry`.")] = None
     timeouts: Annotated[TimeoutSettings | None, Meta(description="In place of the upstream's.")] = None
 
 

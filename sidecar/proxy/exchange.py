@@ -16,6 +16,7 @@ from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
 from sidecar.policy.method import MethodPolicy
+from sidecar.proxy import hedge as hedges
 from sidecar.proxy import retry as retries
 from sidecar.proxy.account import account_of
 from sidecar.proxy.attempt import Attempt
@@ -51,6 +52,7 @@ from sidecar.telemetry.metrics import bump
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.hedge import Hedge
     from sidecar.proxy.retry import Retry
     from sidecar.proxy.upstream import UpstreamConnection
 
@@ -106,7 +108,7 @@ class Exchange(StreamSink):
         self.state: int = WAITING
         self.policy: MethodPolicy | None = None  # None: the upstream sets nothing by method
         self.queued = False  # waits in the queue of `dispatch`
-        self.recourse: Retry | None = None  # what it can do about a failed attempt; None: its method has no such policy
+        self.recourse: Retry | Hedge | None = None  # what to do about a failed attempt, if its method has such
         self.why: str = FIRST  # the reason of the attempt that comes next
         self.started_at: float = self.engine.now
         self.deadline_at: float = 0.0  # 0: none
@@ -120,7 +122,7 @@ class Exchange(StreamSink):
         self.http_status: int = 0  # of the forwarded response head
         self.status: int = _OK
         self.text = ""
-        self.request = Relay(self, Replay(self.engine, self.dispatch.replay_size))
+        self.request: Relay = Relay(self, Replay(self.engine, self.dispatch.replay_size))
         self.request.source = connection
         self.request.source_stream = stream
         self.response: Relay | None = None
@@ -149,6 +151,8 @@ class Exchange(StreamSink):
             timeout = self.policy.bound(timeout)
             if self.policy.retry is not None and self.head.is_grpc:
                 self.recourse = retries.Retry(self, self.policy.retry, dispatch.methods)
+            elif self.policy.hedge is not None and self.head.is_grpc:
+                self.recourse = hedges.Hedge(self, self.policy.hedge, dispatch.methods)
         if timeout is not None:
             self.deadline_at = self.started_at + timeout
             if timeout <= 0:
@@ -256,8 +260,9 @@ class Exchange(StreamSink):
 
     def close_attempt(self, attempt: Attempt, outcome: int, status: int, detail: str = "") -> None:
         self.last = attempt  # first: compiled, an argument is not held by being one
-        self.attempt = None
-        self.request.detach()
+        if attempt is self.attempt:  # a hedge is not, while it only runs beside another
+            self.attempt = None
+            self.request.detach()
         attempt.close(outcome, status, detail)
         if outcome != _SUCCESS:
             self.note_failed(attempt)

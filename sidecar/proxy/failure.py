@@ -16,6 +16,7 @@ from sidecar.rpc import status as codes
 
 if TYPE_CHECKING:
     from sidecar.proxy.attempt import Attempt
+    from sidecar.proxy.exchange import Exchange
 
 # The endpoint was told a time rounded down, so its CANCEL may come just before the deadline that it stands for (GR-35).
 DEADLINE_SLACK: Final = 0.005  # seconds
@@ -25,7 +26,7 @@ def reset(attempt: Attempt, error_code: int, remote: bool) -> None:
     """The stream was reset before its response was complete (tables 6.2, RT-06, GR-33)."""
     exchange = attempt.exchange
     if remote and error_code == REFUSED_STREAM:
-        if exchange.replayable and not exchange.refused_once:
+        if _may_go_elsewhere(exchange) and not exchange.refused_once:
             exchange.refused_once = True
             detail = "the stream was refused, not processed"
             exchange.close_attempt(attempt, outcomes.REFUSED, codes.UNAVAILABLE, detail)
@@ -43,7 +44,7 @@ def reset(attempt: Attempt, error_code: int, remote: bool) -> None:
 def lose(attempt: Attempt, detail: str) -> None:
     """Its connection is gone. What never left may go elsewhere; the rest may have run (H2-65)."""
     exchange = attempt.exchange
-    if attempt.unsent and exchange.replayable:
+    if attempt.unsent and _may_go_elsewhere(exchange):
         exchange.close_attempt(attempt, outcomes.RESET, codes.UNAVAILABLE, detail)
         exchange.retry(NOT_SENT, 0.0)
         return
@@ -51,6 +52,11 @@ def lose(attempt: Attempt, detail: str) -> None:
     if exchange.state == RESPONDING:
         where = "in the middle of its answer"
     give_up(attempt, outcomes.RESET, codes.UNAVAILABLE, CONNECTION_LOST, f"was lost {where}: {detail}")
+
+
+def _may_go_elsewhere(exchange: Exchange) -> bool:
+    """Whether an attempt that did not run is replaced by another at once. Not beside one that still runs."""
+    return exchange.replayable and (exchange.recourse is None or exchange.recourse.alone)
 
 
 def give_up(attempt: Attempt, outcome: int, status: int, why: str, what: str) -> None:

@@ -16,4 +16,5 @@ CONNECTION_LOST: Final = "connection_lost"
 RESET: Final = "reset"
 FINISHED: Final = "finished"  # a reset without an error, which is never tried again (RT-13)
 TRY_TIMEOUT: Final = "try_timeout"
+HEDGE: Final = "hedge"  # beside one that was slow to answer
 STATUS: Final = tuple(name.lower() for name in STATUS_NAMES)  # of the answer that was turned down

@@ -45,10 +45,17 @@ class Retry(Alarm):
     def begin(self, endpoint: Endpoint, connection: UpstreamConnection) -> Trial:
         """An attempt, not sent yet."""
         exchange = self.exchange
-        trial = Trial(self, exchange, endpoint, connection, exchange.attempts + 1, exchange.why)
+        return Trial(self, exchange, endpoint, connection, exchange.attempts + 1, exchange.why)
+
+    def on_open(self, trial: Trial) -> None:
+        """It was sent."""
         if self.policy.per_try_timeout:
             trial.give(self.policy.per_try_timeout)
-        return trial
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other attempt runs beside one that failed."""
+        return True
 
     @property
     def open(self) -> bool:
@@ -104,7 +111,7 @@ class Retry(Alarm):
     def _decide(self, status: int, pushback: int | None, *, committed: bool, timed_out: bool = False) -> float | None:
         """Seconds until the next attempt, None when the failure is the answer."""
         exchange = self.exchange
-        self.on_commit()  # what failed no longer counts as under way
+        self._give_back()  # what failed no longer counts as under way
         failure = Failure(
             status=status,
             pushback=pushback,
@@ -127,8 +134,11 @@ class Retry(Alarm):
         self.step = self.step + 1 if pushback is None else 0
         return answer.seconds
 
-    def on_commit(self) -> None:
-        """The retry is over, or its answer is passed on: give its place in the budget back."""
+    def on_commit(self, trial: Trial) -> None:
+        """Its answer is passed on: however long it lasts, it is no retry under way."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         if self.retrying:
             self.retrying = False
             self.budget.give_back()
@@ -142,4 +152,4 @@ class Retry(Alarm):
     def end(self) -> None:
         """The RPC is over."""
         self.exchange.engine.cancel_alarm(self)
-        self.on_commit()
+        self._give_back()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.http2.interface import HeaderBlock
+from sidecar.http2.interface import HeaderBlock, Stream
 from sidecar.proxy.attempt import Attempt
 from sidecar.proxy.wheel import Alarm
 from sidecar.rpc.metadata import NO_STATUS, ResponseHead, read_response
@@ -43,8 +43,12 @@ class Recourse(Protocol):
         """It has been without an answer for its `per_try_timeout`."""
         ...
 
-    def on_commit(self) -> None:
-        """The answer that comes now is passed on."""
+    def on_open(self, trial: Trial) -> None:
+        """Its request head is on its way."""
+        ...
+
+    def on_commit(self, trial: Trial) -> None:
+        """Its answer is passed on from now on."""
         ...
 
 
@@ -89,6 +93,10 @@ class Trial(Attempt):
             self.patience = Patience(self)
         engine = self.exchange.engine
         engine.set_alarm(self.patience, engine.now + seconds)
+
+    def open(self, stream: Stream) -> None:
+        super().open(stream)
+        self.recourse.on_open(self)
 
     # === heard from the stream ===
 
@@ -152,7 +160,7 @@ class Trial(Attempt):
     def pass_on(self, block: HeaderBlock, end_stream: bool) -> None:
         """Give the head to the app."""
         self.rest()
-        self.recourse.on_commit()
+        self.recourse.on_commit(self)
         self.exchange.on_response_head(self, block, end_stream)
 
     def rest(self) -> None:

@@ -56,6 +56,12 @@ RETRIES_SUPPRESSED: Final = _counter(
     ("upstream", "reason"),
     "Failures that the method's policy would have tried again, by why they were the answer all the same.",
 )
+HEDGE_WINS: Final = _counter(
+    "sidecar_proxy_hedge_wins_total", UPSTREAM, "Hedges that answered first; all of them are retries by reason `hedge`."
+)
+HEDGES_SUPPRESSED: Final = _counter(
+    "sidecar_proxy_hedges_suppressed_total", ("upstream", "reason"), "Hedges that were due and not made, by why."
+)
 REFUSALS: Final = _counter(
     "sidecar_proxy_refusals_total",
     ("upstream", "reason"),
@@ -201,6 +207,8 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             EXCHANGE_DURATION,
             RETRIES,
             RETRIES_SUPPRESSED,
+            HEDGE_WINS,
+            HEDGES_SUPPRESSED,
             REFUSALS,
             ROUTED,
             QUEUED,

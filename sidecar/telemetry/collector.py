@@ -81,6 +81,8 @@ class Collector:
         yield _histograms(catalogue.EXCHANGE_DURATION, [((m.name,), m.exchange_latency) for m in slots])
         yield _by_key(catalogue.RETRIES, ((m.name, m.retries) for m in slots))
         yield _by_key(catalogue.RETRIES_SUPPRESSED, ((m.name, m.retries_suppressed) for m in slots))
+        yield _per_upstream(catalogue.HEDGE_WINS, ((m, m.hedge_wins) for m in slots))
+        yield _by_key(catalogue.HEDGES_SUPPRESSED, ((m.name, m.hedges_suppressed) for m in slots))
         yield _by_key(catalogue.REFUSALS, ((m.name, m.refusals) for m in slots))
         yield _by_key(catalogue.ROUTED, ((m.name, m.routed) for m in slots))
         yield _per_upstream(catalogue.QUEUED, ((m, m.queued) for m in slots))

@@ -25,6 +25,8 @@ cdef class UpstreamMetrics:
     cdef public Histogram attempt_latency
     cdef public dict retries
     cdef public dict retries_suppressed
+    cdef public long long hedge_wins
+    cdef public dict hedges_suppressed
     cdef public dict refusals
     cdef public dict outcomes
     cdef public dict routed
