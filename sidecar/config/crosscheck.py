@@ -16,6 +16,7 @@ from sidecar.control.settings import DiscoverySettings
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.match import MatchSettings
 from sidecar.policy.method_settings import MethodSettings
+from sidecar.policy.service_config import ServiceConfigError, parse_service_config
 from sidecar.policy.settings import ZoneSettings
 
 Finding = tuple[Path, str]
@@ -144,6 +145,17 @@ def check_retries(config: Config) -> Iterator[Finding]:
             yield (*path, "backoff_base"), f"{name_of(path)}: backoff_base is above backoff_max"
 
 
+def check_service_configs(config: Config) -> Iterator[Finding]:
+    """gRPC's service configs, which are read in full by now, say what can be done."""
+    for index, entry in enumerate(config.upstreams):
+        if is_text(entry.service_config):
+            path: Path = ("upstreams", index, "service_config")
+            try:
+                parse_service_config(entry.service_config or "")
+            except ServiceConfigError as error:
+                yield from ((path, f"{name_of(path)}: {problem}") for problem in error.problems)
+
+
 def check_endpoints(config: Config) -> Iterator[Finding]:
     for index, entry in enumerate(config.upstreams):
         if entry.endpoints is None:
@@ -228,6 +240,7 @@ CHECKS: tuple[Check, ...] = (
     check_upstreams,
     check_methods,
     check_retries,
+    check_service_configs,
     check_endpoints,
     check_routes,
     check_order,

@@ -90,6 +90,13 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             examples=[{"/pkg.Service/Method": {}}],
         ),
     ] = {}
+    service_config: Annotated[
+        str | None,
+        Meta(
+            description="gRPC's own service config, a path or the JSON itself: its retryPolicy, hedgingPolicy, timeout"
+            " and retryThrottling. What is set here goes before it."
+        ),
+    ] = None
     retry_budget: Annotated[BudgetSettings, Meta(description="How much of the load may be retries.")] = BudgetSettings()
     retry_throttle: Annotated[
         ThrottleSettings | None, Meta(description="gRFC A6's tokens, beside the budget; off if unset.")

@@ -8,6 +8,8 @@ from sidecar.rpc.metadata cimport RequestHead
 cdef class MethodPolicy:
     cdef readonly str name
     cdef readonly double timeout
+    cdef readonly double idle
+    cdef readonly double max_duration
     cdef readonly object retry
     cdef readonly object hedge
 

@@ -29,13 +29,15 @@ REST: Final = "*"  # the name of the policy of methods that have no entry
 class MethodPolicy:
     """The ready-made parameters of the RPCs of one entry. Frozen: it is shared by all of them."""
 
-    __slots__ = ("hedge", "name", "retry", "timeout")
+    __slots__ = ("hedge", "idle", "max_duration", "name", "retry", "timeout")
 
     def __init__(self, name: str, settings: MethodSettings) -> None:
         timeouts = settings.timeouts or TimeoutSettings()
         retry = RetryPolicy(settings.retry or RetrySettings())
         self.name = name  # the entry's key, or REST
         self.timeout: float = timeouts.total  # seconds; 0: none
+        self.idle: float = timeouts.idle  # seconds; 0: without end
+        self.max_duration: float = timeouts.max_duration  # likewise
         self.retry: RetryPolicy | None = retry if retry.useful else None
         self.hedge: HedgePace | None = None  # with its account: one for all RPCs of the entry
         if settings.hedge is not None and settings.hedge.max_attempts > 1:

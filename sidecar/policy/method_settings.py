@@ -84,6 +84,12 @@ class TimeoutSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             " earlier; 0: only that."
         ),
     ] = 0.0  # linkerd none; Envoy 15 s, which cuts streams
+    idle: Annotated[
+        Duration, Meta(description="An RPC in which nothing is sent either way for this long is ended; 0: never.")
+    ] = 0.0  # Envoy 5 min, which cuts streams
+    max_duration: Annotated[
+        Duration, Meta(description="An RPC is ended after this long, and the instance is not told before; 0: never.")
+    ] = 0.0  # Envoy unset
 
 
 class MethodSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -34,6 +34,7 @@ cdef class Exchange(StreamSink):
     cdef public int state
     cdef public bint queued
     cdef public object recourse
+    cdef public object lifetime
     cdef public str why
     cdef public double started_at
     cdef public double deadline_at

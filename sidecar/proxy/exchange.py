@@ -33,6 +33,7 @@ from sidecar.proxy.exchange_state import (
     TABLE,
     WAITING,
 )
+from sidecar.proxy.lifetime import Lifetime
 from sidecar.proxy.reason import FIRST, GOAWAY, REFUSED
 from sidecar.proxy.relay import Relay
 from sidecar.proxy.replay import Replay
@@ -81,6 +82,7 @@ class Exchange(StreamSink):
         "history",
         "http_status",
         "last",
+        "lifetime",
         "policy",
         "queued",
         "recourse",
@@ -113,6 +115,7 @@ class Exchange(StreamSink):
         self.started_at: float = self.engine.now
         self.deadline_at: float = 0.0  # 0: none
         self.deadline: Deadline | None = None
+        self.lifetime: Lifetime | None = None
         self.attempt: Attempt | None = None
         self.attempts: int = 0
         self.tried: tuple[Endpoint, ...] = ()
@@ -153,6 +156,8 @@ class Exchange(StreamSink):
                 self.recourse = retries.Retry(self, self.policy.retry, dispatch.methods)
             elif self.policy.hedge is not None and self.head.is_grpc:
                 self.recourse = hedges.Hedge(self, self.policy.hedge, dispatch.methods)
+            if self.policy.idle or self.policy.max_duration:
+                self.lifetime = Lifetime(self, self.policy.idle, self.policy.max_duration)
         if timeout is not None:
             self.deadline_at = self.started_at + timeout
             if timeout <= 0:
@@ -467,6 +472,8 @@ class Exchange(StreamSink):
             self.connection.touch()
         if self.deadline is not None:
             engine.cancel_alarm(self.deadline)
+        if self.lifetime is not None:
+            engine.cancel_alarm(self.lifetime)
         if self.recourse is not None:
             self.recourse.end()
         self.request.discard()
@@ -482,6 +489,7 @@ class Exchange(StreamSink):
         # Everything that holds the exchange and is held by it lets go, so that no garbage collection is needed.
         stream.sink = DEAF
         self.deadline = None
+        self.lifetime = None
         self.recourse = None
         self.last = None
         self.history = None

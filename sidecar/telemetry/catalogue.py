@@ -62,6 +62,11 @@ HEDGE_WINS: Final = _counter(
 HEDGES_SUPPRESSED: Final = _counter(
     "sidecar_proxy_hedges_suppressed_total", ("upstream", "reason"), "Hedges that were due and not made, by why."
 )
+OVERSTAYS: Final = _counter(
+    "sidecar_proxy_overstays_total",
+    ("upstream", "reason"),
+    "RPCs that were ended because of `timeouts.idle` or `timeouts.max_duration` of their method.",
+)
 REFUSALS: Final = _counter(
     "sidecar_proxy_refusals_total",
     ("upstream", "reason"),
@@ -209,6 +214,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             RETRIES_SUPPRESSED,
             HEDGE_WINS,
             HEDGES_SUPPRESSED,
+            OVERSTAYS,
             REFUSALS,
             ROUTED,
             QUEUED,

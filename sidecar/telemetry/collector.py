@@ -83,6 +83,7 @@ class Collector:
         yield _by_key(catalogue.RETRIES_SUPPRESSED, ((m.name, m.retries_suppressed) for m in slots))
         yield _per_upstream(catalogue.HEDGE_WINS, ((m, m.hedge_wins) for m in slots))
         yield _by_key(catalogue.HEDGES_SUPPRESSED, ((m.name, m.hedges_suppressed) for m in slots))
+        yield _by_key(catalogue.OVERSTAYS, ((m.name, m.overstays) for m in slots))
         yield _by_key(catalogue.REFUSALS, ((m.name, m.refusals) for m in slots))
         yield _by_key(catalogue.ROUTED, ((m.name, m.routed) for m in slots))
         yield _per_upstream(catalogue.QUEUED, ((m, m.queued) for m in slots))

@@ -27,6 +27,7 @@ cdef class UpstreamMetrics:
     cdef public dict retries_suppressed
     cdef public long long hedge_wins
     cdef public dict hedges_suppressed
+    cdef public dict overstays
     cdef public dict refusals
     cdef public dict outcomes
     cdef public dict routed

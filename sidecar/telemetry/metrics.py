@@ -72,6 +72,7 @@ class UpstreamMetrics:
         self.retries_suppressed: dict[str, int] = {}  # by why
         self.hedge_wins: int = 0  # hedges that answered first; how many were made stands among the retries
         self.hedges_suppressed: dict[str, int] = {}  # by why
+        self.overstays: dict[str, int] = {}  # by which of its timeouts an RPC was ended
         self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
         self.outcomes: dict[str, int] = {}  # by Outcome name
         self.routed: dict[str, int] = {}  # by the upstream that a route led to
