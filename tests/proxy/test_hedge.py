@@ -34,6 +34,11 @@ def requests(stage: Stage) -> list[tuple[Peer, Ear]]:
     return sorted(found, key=lambda pair: int(pair[1].request.get(b"grpc-previous-rpc-attempts", b"0")))
 
 
+def live(stage: Stage) -> list[tuple[Peer, Ear]]:
+    """Of these, the ones without an answer."""
+    return [(peer, ear) for peer, ear in requests(stage) if ear.reset is None and not ear.closed]
+
+
 async def called(codec: type[Codec], *extra: tuple[bytes, bytes], **options: Any) -> tuple[Stage, Ear]:
     """One RPC that has reached a server of three."""
     stage = await started(codec, **{"servers": 3, "methods": methods(), **options})
@@ -279,6 +284,36 @@ async def test_a_learned_delay_makes_no_hedge_before_enough_was_learned(codec: t
     stage, _ = await called(codec, methods=methods(delay=None))
     await stage.advance(60)
     assert len(requests(stage)) == 1
+
+
+@on_loop
+async def test_one_slow_answer_in_fifty_is_cut_out_of_the_tail_for_little_extra_load(
+    codec: type[Codec],
+) -> None:
+    """Both figures with a learned delay: p99 at most a fifth of what it would be, at most 5 % extra attempts."""
+    table = MethodTable(MethodSettings(hedge=HedgeSettings()), {})
+    stage = await started(codec, servers=3, methods=table)
+    app = stage.app()
+    await stage.run()
+    seconds: list[float] = []
+    for number in range(600):
+        slow = number % 50 == 49
+        since = stage.loop.now
+        call = app.call(end=True)
+        await stage.run()
+        for _ in range(200):
+            await stage.advance(0.010)
+            for peer, ear in live(stage):
+                if not slow or b"grpc-previous-rpc-attempts" in ear.request or stage.loop.now - since > 1.0:
+                    peer.answer(ear)
+            await stage.run()
+            if call.ended:
+                break
+        seconds.append(stage.loop.now - since)
+    tail = sorted(seconds[200:])[int(0.99 * 400)]
+    assert tail < 1.0 / 5
+    assert stage.metrics.retries["hedge"] <= 0.05 * 600
+    assert stage.leaks() == []
 
 
 @on_loop
