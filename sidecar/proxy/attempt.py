@@ -185,6 +185,11 @@ class Attempt(StreamSink):
         if exchange.response is not None:
             metrics.foreign_down += exchange.response.received
 
+    def tell_pushback(self, milliseconds: int) -> None:
+        """The endpoint asked to be spared: the balancer should know, whether or not the RPC is retried (RT-09)."""
+        balancer = self.exchange.dispatch.cluster.balancer
+        balancer.push_back(self.endpoint, max(0.0, milliseconds / 1000), self.exchange.engine.now)
+
     def record(self) -> AttemptRecord:
         """For the access log."""
         return AttemptRecord(

@@ -13,12 +13,13 @@ from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.relay cimport Relay
 from sidecar.proxy.upstream cimport UpstreamConnection
-from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read_request, read_response
+from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read_request, read_response, \
+    status_of_answer
 
 cdef int WAITING, ATTEMPTING, RESPONDING, DONE
 cdef int SEND, RETRY, HEAD, END, ILLEGAL
 cdef tuple TABLE
-cdef int _SERVER_ERRORS, NO_STATUS, _OK, _SUCCESS
+cdef int _OK, _SUCCESS
 cdef str FIRST
 cdef StreamSink DEAF
 
@@ -78,8 +79,6 @@ cdef class Exchange(StreamSink):
     cpdef object on_response_trailers(self, Attempt attempt, HeaderBlock block)
     @cython.locals(status=int, outcome=int)
     cpdef object _record_answer(self, Attempt attempt, ResponseHead response)
-    cpdef int status_of(self, ResponseHead response, int http_status) except -2
-    cpdef object tell_pushback(self, Attempt attempt, ResponseHead response)
     cpdef object _maybe_end(self, Relay response)
     cpdef object on_relay_finished(self, Relay relay)
 

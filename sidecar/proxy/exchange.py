@@ -40,7 +40,6 @@ from sidecar.proxy.replay import Replay
 from sidecar.rpc import outcome as outcomes
 from sidecar.rpc import status as codes
 from sidecar.rpc.metadata import (
-    NO_STATUS,
     RequestHead,
     ResponseHead,
     build_request,
@@ -48,6 +47,7 @@ from sidecar.rpc.metadata import (
     build_trailers_only,
     read_request,
     read_response,
+    status_of_answer,
 )
 from sidecar.telemetry.metrics import bump
 
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from sidecar.proxy.upstream import UpstreamConnection
 
 log = logging.getLogger("sidecar.proxy")
-
-_SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
 
 # Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
 _OK: Final = codes.OK
@@ -371,46 +369,19 @@ class Exchange(StreamSink):
 
     def _record_answer(self, attempt: Attempt, response: ResponseHead | None) -> None:
         """The endpoint has answered in full: its verdict stands, whatever the app does with it (GR-32)."""
-        status = self.status_of(response, self.http_status)
+        status = status_of_answer(response, self.http_status, self.head.is_grpc)
         if response is not None:
             self.text = response.message.decode("ascii", "replace")
         self.status = status
         outcome = _SUCCESS if status == _OK else outcomes.outcome_of_status(status)
         self.close_attempt(attempt, outcome, status, self.text)
         if response is not None and response.pushback is not None:
-            self.tell_pushback(attempt, response)
-
-    def status_of(self, response: ResponseHead | None, http_status: int) -> int:
-        """The grpc-status of an answer that ends with `response`, None for plain END_STREAM (GR-32, GR-34)."""
-        if response is not None and response.grpc_status != NO_STATUS:
-            return response.grpc_status
-        if self.head.is_grpc or http_status >= _SERVER_ERRORS:
-            return codes.status_of_http(http_status)
-        return _OK
-
-    def tell_pushback(self, attempt: Attempt, response: ResponseHead) -> None:
-        """The endpoint asked to be spared: the balancer should know, whether or not this RPC is retried (RT-09)."""
-        if response.pushback is not None:
-            seconds = max(0.0, response.pushback / 1000)
-            self.dispatch.cluster.balancer.push_back(attempt.endpoint, seconds, self.engine.now)
+            attempt.tell_pushback(response.pushback)
 
     def on_relay_finished(self, relay: Relay) -> None:
         """What was held for a slow reader is out, END_STREAM included."""
         if relay is self.response and self.attempt is None and self.state != DONE:
             self._end(self.status, self.text)
-
-    def on_trailers_refused(self, relay: Relay, detail: str) -> None:
-        """A peer accepts no trailing block of that size: say so in a small one (H2-26)."""
-        text = f"{self.dispatch.name}: trailers too large: {detail}"
-        if relay is self.response:
-            self.status, self.text = codes.RESOURCE_EXHAUSTED, text
-            try:
-                self.connection.codec.send_trailers(self.stream, build_trailers(codes.RESOURCE_EXHAUSTED, text))
-            except HeaderListTooLarge:
-                self.connection.codec.reset_stream(self.stream, INTERNAL_ERROR)
-        elif self.attempt is not None:
-            self.close_attempt(self.attempt, outcomes.CANCELLED, codes.RESOURCE_EXHAUSTED, text)
-            self.fail(codes.RESOURCE_EXHAUSTED, text)
 
     # === answers of our own ===
 

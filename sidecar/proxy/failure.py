@@ -1,4 +1,4 @@
-"""Attempts that ended without an answer: a reset stream, a lost connection, a timeout. What that means for their RPC.
+"""What fails on the way: a reset stream, a lost connection, a timeout, trailers too large. What that does to the RPC.
 
 What certainly did not run goes elsewhere at once. The rest may have run (F9): whether it is tried again, the method's
 policy says, and otherwise the app gets a status and a sentence.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.http2.constants import NO_ERROR, REFUSED_STREAM, error_name
+from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, error_name
+from sidecar.http2.errors import HeaderListTooLarge
 from sidecar.proxy.exchange_state import ATTEMPTING, RESPONDING
 from sidecar.proxy.reason import CONNECTION_LOST, FINISHED, NOT_SENT, REFUSED, RESET
 from sidecar.rpc import outcome as outcomes
 from sidecar.rpc import status as codes
+from sidecar.rpc.metadata import build_trailers
 
 if TYPE_CHECKING:
     from sidecar.proxy.attempt import Attempt
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.relay import Relay
 
 # The endpoint was told a time rounded down, so its CANCEL may come just before the deadline that it stands for (GR-35).
 DEADLINE_SLACK: Final = 0.005  # seconds
@@ -52,6 +55,20 @@ def lose(attempt: Attempt, detail: str) -> None:
     if exchange.state == RESPONDING:
         where = "in the middle of its answer"
     give_up(attempt, outcomes.RESET, codes.UNAVAILABLE, CONNECTION_LOST, f"was lost {where}: {detail}")
+
+
+def refuse_trailers(exchange: Exchange, relay: Relay, detail: str) -> None:
+    """A peer accepts no trailing block of that size: say so in a small one (H2-26)."""
+    text = f"{exchange.dispatch.name}: trailers too large: {detail}"
+    if relay is exchange.response:
+        exchange.status, exchange.text = codes.RESOURCE_EXHAUSTED, text
+        try:
+            exchange.connection.codec.send_trailers(exchange.stream, build_trailers(codes.RESOURCE_EXHAUSTED, text))
+        except HeaderListTooLarge:
+            exchange.connection.codec.reset_stream(exchange.stream, INTERNAL_ERROR)
+    elif exchange.attempt is not None:
+        exchange.close_attempt(exchange.attempt, outcomes.CANCELLED, codes.RESOURCE_EXHAUSTED, text)
+        exchange.fail(codes.RESOURCE_EXHAUSTED, text)
 
 
 def _may_go_elsewhere(exchange: Exchange) -> bool:

@@ -189,7 +189,8 @@ class Hedge(Alarm):
         self._leave(trial, outcome, status, response.message.decode("ascii", "replace"))
         if outcome == outcomes.SUCCESS:
             exchange.note_failed(trial)
-        exchange.tell_pushback(trial, response)
+        if response.pushback is not None:
+            trial.tell_pushback(response.pushback)
         pause = max(0, response.pushback or 0) / 1000
         if alone:
             exchange.retry(STATUS[status], pause)

@@ -78,7 +78,8 @@ class Retry(Alarm):
         exchange.close_attempt(trial, outcome, status, response.message.decode("ascii", "replace"))
         if outcome == outcomes.SUCCESS:
             exchange.note_failed(trial)
-        exchange.tell_pushback(trial, response)
+        if response.pushback is not None:
+            trial.tell_pushback(response.pushback)
         exchange.retry(STATUS[status], delay)
         return True
 

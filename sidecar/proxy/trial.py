@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sidecar.http2.interface import HeaderBlock, Stream
 from sidecar.proxy.attempt import Attempt
 from sidecar.proxy.wheel import Alarm
-from sidecar.rpc.metadata import NO_STATUS, ResponseHead, read_response
+from sidecar.rpc.metadata import NO_STATUS, ResponseHead, read_response, status_of_answer
 
 if TYPE_CHECKING:
     from sidecar.policy.endpoint import Endpoint
@@ -112,7 +112,7 @@ class Trial(Attempt):
     def _on_head(self, block: HeaderBlock, end_stream: bool) -> None:
         response = read_response(block)
         if end_stream or (response.http_status != OK_HTTP and response.grpc_status == NO_STATUS):
-            status = self.exchange.status_of(response, response.http_status)
+            status = status_of_answer(response, response.http_status, True)
             if self.recourse.turns_down(self, status, response, True):
                 return
             self.pass_on(self.recourse.amend(status, block) if end_stream else block, end_stream)
@@ -133,7 +133,8 @@ class Trial(Attempt):
         try:
             response = read_response(block)
             head = self.withheld
-            status = self.exchange.status_of(response, read_response(head).http_status if head is not None else OK_HTTP)
+            http_status = read_response(head).http_status if head is not None else OK_HTTP
+            status = status_of_answer(response, http_status, True)
             if self.recourse.turns_down(self, status, response, head is not None):
                 return
             self.release()

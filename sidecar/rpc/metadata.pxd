@@ -32,4 +32,5 @@ cpdef bint is_grpc(bytes content_type)
 cpdef RequestHead read_request(HeaderBlock block)
 @cython.locals(head=ResponseHead)
 cpdef ResponseHead read_response(HeaderBlock block)
+cpdef int status_of_answer(ResponseHead response, int http_status, bint grpc) except -2
 cpdef HeaderBlock build_request(RequestHead head, HeaderBlock block, object remaining, int attempts)

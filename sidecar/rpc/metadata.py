@@ -16,6 +16,7 @@ from sidecar.rpc.deadline import encode_timeout, parse_timeout
 _TE: Final = (b"te", b"trailers")
 NO_STATUS: Final = -1
 PUSHBACK: Final = b"grpc-retry-pushback-ms"
+_SERVER_ERRORS: Final = 500  # HTTP statuses
 NEVER: Final = -1  # as a pushback
 _MOST_MILLISECONDS: Final = 2**31 - 1
 _STATUS_DIGITS: Final = 3  # RFC 9110 section 15
@@ -143,6 +144,18 @@ def read_response(block: HeaderBlock) -> ResponseHead:
     head = ResponseHead(block)
     block.meaning = head
     return head
+
+
+def status_of_answer(response: ResponseHead | None, http_status: int, grpc: bool) -> int:
+    """The grpc-status of an answer that ends with `response`, None for plain END_STREAM (GR-32, GR-34).
+
+    For a request that is not gRPC, only the HTTP statuses that speak against the endpoint are failures.
+    """
+    if response is not None and response.grpc_status != NO_STATUS:
+        return response.grpc_status
+    if grpc or http_status >= _SERVER_ERRORS:
+        return codes.status_of_http(http_status)
+    return codes.OK
 
 
 # === building ===
