@@ -1,7 +1,7 @@
 """How much of an upstream's traffic may be retries and hedges: what keeps a failure from becoming a storm.
 
-Three accounts, each of one upstream: retries under way against RPCs under way (Envoy's form), gRFC A6's tokens, and
-the tokens that hedges cost. They count and answer; who asks acts on it.
+Three accounts, each of one upstream: retries against RPCs (Envoy's and linkerd's forms), gRFC A6's tokens, and the
+tokens that hedges cost. They count and answer; who asks acts on it.
 """
 
 from __future__ import annotations
@@ -10,31 +10,68 @@ from sidecar.policy.method_settings import BudgetSettings, ThrottleSettings
 
 
 class RetryBudget:
-    """At most `ratio` retries for each RPC that is under way and is none, and always `floor` of them (RT-12).
+    """How many retries may be under way, and how many may be made. Both accounts must allow one.
 
-    A retry counts from the moment it is decided on until its attempt is over or is the answer: its backoff included.
+    Under way: at most `ratio` for each RPC that is and is no retry, and always `floor` (RT-12). A retry counts from the
+    moment it is decided on until its attempt is over or is the answer: its backoff included.
+    Made, in this second of the clock and the one before: at most `ratio` for each RPC that began in them, and always
+    `per_second`. Where answers are fast the first account alone allows any number: three at a time, a hundred a second.
     """
 
-    __slots__ = ("active", "floor", "ratio")
+    __slots__ = (
+        "_begun",
+        "_begun_before",
+        "_made",
+        "_made_before",
+        "_second",
+        "active",
+        "floor",
+        "per_second",
+        "ratio",
+    )
 
     def __init__(self, settings: BudgetSettings) -> None:
         self.ratio = settings.ratio
         self.floor = settings.floor
+        self.per_second = settings.per_second
         self.active: int = 0
+        self._second: int = 0
+        self._begun = self._begun_before = 0
+        self._made = self._made_before = 0
 
-    def take(self, in_flight: int) -> bool:
+    def begin(self, now: float) -> None:
+        """An RPC began that may be retried."""
+        self._turn(now)
+        self._begun += 1
+
+    def take(self, in_flight: int, now: float) -> bool:
         """Begin a retry, if one more is allowed while `in_flight` RPCs are under way, those that retry included."""
+        self._turn(now)
         if self.active >= max(self.floor, self.ratio * (in_flight - self.active)):
             return False
+        if self._made + self._made_before >= self.ratio * (self._begun + self._begun_before) + 2 * self.per_second:
+            return False
         self.active += 1
+        self._made += 1
         return True
 
     def give_back(self) -> None:
         """It is over."""
         self.active -= 1
 
+    def _turn(self, now: float) -> None:
+        second = int(now)
+        if second != self._second:
+            follows = second == self._second + 1
+            self._begun_before, self._made_before = (self._begun, self._made) if follows else (0, 0)
+            self._begun = self._made = 0
+            self._second = second
+
     def __repr__(self) -> str:
-        return f"<RetryBudget active={self.active} ratio={self.ratio:g} floor={self.floor}>"
+        return (
+            f"<RetryBudget active={self.active} made={self._made} ratio={self.ratio:g} floor={self.floor}"
+            f" per_second={self.per_second}>"
+        )
 
 
 class RetryThrottle:

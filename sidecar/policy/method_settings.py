@@ -101,14 +101,18 @@ class MethodSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How many retries one upstream may have under way, so that a failure does not become a storm."""
+    """How many retries one upstream may have, so that a failure does not become a storm."""
 
-    ratio: Annotated[Fraction, Meta(description="Retries for each RPC that is under way and is no retry.")] = (
-        0.2  # Envoy 20 %, linkerd 20 %
-    )
-    floor: Annotated[int, Meta(ge=0, description="So many are always allowed, however few RPCs are under way.")] = (
-        3  # Envoy 3
-    )
+    ratio: Annotated[
+        Fraction,
+        Meta(description="Retries for each RPC that is no retry: of those under way, and of those in two seconds."),
+    ] = 0.2  # Envoy 20 %, linkerd 20 %
+    floor: Annotated[
+        int, Meta(ge=0, description="So many may always be under way at a time, however few RPCs there are.")
+    ] = 3  # Envoy 3
+    per_second: Annotated[
+        int, Meta(ge=0, description="So many a second are always allowed, however few RPCs begin.")
+    ] = 10  # linkerd 10
 
 
 class ThrottleSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -88,7 +88,13 @@ class RetryPolicy:
         return delay * (1 - JITTER + 2 * JITTER * rng.random())
 
     def decide(
-        self, failure: Failure, in_flight: int, budget: RetryBudget, throttle: RetryThrottle | None, rng: Rng
+        self,
+        failure: Failure,
+        in_flight: int,
+        budget: RetryBudget,
+        throttle: RetryThrottle | None,
+        rng: Rng,
+        now: float,
     ) -> RetryAfter | GiveUp:
         """What becomes of an RPC with this failure, while `in_flight` RPCs of the upstream are under way.
 
@@ -113,7 +119,7 @@ class RetryPolicy:
         delay = self.backoff(failure.step, rng) if failure.pushback is None else failure.pushback / 1000
         if failure.remaining is not None and failure.remaining <= delay:
             return GiveUp(DEADLINE)
-        return RetryAfter(delay) if budget.take(in_flight) else GiveUp(BUDGET)
+        return RetryAfter(delay) if budget.take(in_flight, now) else GiveUp(BUDGET)
 
     def __repr__(self) -> str:
         names = ",".join(sorted(codes.status_name(code) for code in self.codes))

@@ -40,6 +40,7 @@ class Retry(Alarm):
         self.made = 0  # retries by this policy
         self.step = 0  # of these, since the last pushback
         self.retrying = False  # holds a place in the budget
+        self.budget.begin(exchange.engine.now)
         self.spent = False  # the last failure is the answer, and the caller should not try again either
 
     def begin(self, endpoint: Endpoint, connection: UpstreamConnection) -> Trial:
@@ -124,7 +125,8 @@ class Retry(Alarm):
             remaining=exchange.deadline_at - exchange.engine.now if exchange.deadline_at else None,
         )
         dispatch = exchange.dispatch
-        answer = self.policy.decide(failure, dispatch.in_flight, self.budget, self.throttle, exchange.engine.rng)
+        engine = exchange.engine
+        answer = self.policy.decide(failure, dispatch.in_flight, self.budget, self.throttle, engine.rng, engine.now)
         if isinstance(answer, GiveUp):
             self.spent = answer.reason in SPENT
             if answer.reason != NOT_RETRIABLE:

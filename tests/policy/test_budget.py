@@ -7,24 +7,52 @@ import pytest
 from sidecar.policy.budget import HedgeBudget, RetryBudget, RetryThrottle
 from sidecar.policy.method_settings import BudgetSettings, ThrottleSettings
 
+NOW = 1000.0
+
 
 @pytest.mark.parametrize(("in_flight", "allowed"), [(0, 3), (10, 3), (18, 3), (24, 4), (120, 20), (1200, 200)])
 def test_retries_are_a_fifth_of_what_is_no_retry_and_never_less_than_the_floor(in_flight: int, allowed: int) -> None:
     budget = RetryBudget(BudgetSettings())
-    assert sum(budget.take(in_flight) for _ in range(1000)) == allowed
+    for _ in range(in_flight):
+        budget.begin(NOW)
+    assert sum(budget.take(in_flight, NOW) for _ in range(1000)) == allowed
     assert budget.active == allowed
 
 
 def test_a_place_that_is_given_back_can_be_taken_again() -> None:
     budget = RetryBudget(BudgetSettings(ratio=0.0, floor=1))
-    assert budget.take(100)
-    assert not budget.take(100)
+    assert budget.take(100, NOW)
+    assert not budget.take(100, NOW)
     budget.give_back()
-    assert budget.take(100)
+    assert budget.take(100, NOW)
 
 
 def test_no_floor_and_no_ratio_is_no_retry() -> None:
-    assert not RetryBudget(BudgetSettings(ratio=0.0, floor=0)).take(1000)
+    assert not RetryBudget(BudgetSettings(ratio=0.0, floor=0)).take(1000, NOW)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(5, 20), (100, 10), (1000, 10)])
+def test_where_everything_fails_fast_a_fifth_is_retried_and_ten_a_second(rate: int, seconds: int) -> None:
+    budget = RetryBudget(BudgetSettings())
+    retries = 0
+    for number in range(rate * seconds):
+        now = NOW + number / rate
+        budget.begin(now)
+        while budget.take(1, now):  # it fails, again and again, and each time at once
+            budget.give_back()
+            retries += 1
+    offered = rate * seconds
+    assert 0.2 * offered <= retries <= 0.2 * offered + 10 * (seconds + 2)
+
+
+def test_what_was_saved_up_lasts_for_two_seconds() -> None:
+    budget = RetryBudget(BudgetSettings(floor=100))
+    for _ in range(1000):
+        budget.begin(NOW)
+    assert sum(budget.take(1, NOW + 1.9) for _ in range(500)) == 100
+    for _ in range(100):
+        budget.give_back()
+    assert sum(budget.take(1, NOW + 4.0) for _ in range(500)) == 20
 
 
 def test_tokens_stay_between_nothing_and_their_most() -> None:

@@ -46,6 +46,7 @@ def decided(
         budget or RetryBudget(BudgetSettings()),
         throttle,
         Dice(),
+        1000.0,
     )
 
 
