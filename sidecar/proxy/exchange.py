@@ -393,8 +393,7 @@ class Exchange(StreamSink):
 
     def fail(self, status: int, text: str) -> None:
         """Answer in the endpoint's place; data that was received is delivered first (GR-20, GR-24, GR-33)."""
-        attempts = f"; attempts: {self.attempts}" if self.attempts else ""
-        self.status, self.text = status, f"sidecar: {text}{attempts}"
+        self.status, self.text = status, f"sidecar: {text}; attempts: {self.attempts}"
         spent = self.recourse is not None and self.recourse.spent
         codec = self.connection.codec
         self.connection.touch()

@@ -36,7 +36,7 @@ async def test_more_rpcs_than_the_cap_are_refused_with_its_name(codec: type[Code
     second = stage.apps[0].call(end=True)
     await stage.run()
     assert (second.status, second.trailers_only) == (14, True)
-    assert second.message == "sidecar: greeter: 1 RPCs are in flight, which is its limit"
+    assert second.message == "sidecar: greeter: 1 RPCs are in flight, which is its limit; attempts: 0"
     assert stage.metrics.refusals == {"in_flight_cap": 1}
     server.answer(request)
     await stage.run()
@@ -171,7 +171,7 @@ async def test_mistake_in_a_pick_costs_that_rpc_and_no_other(codec: type[Codec])
     head = [(name, b"/broken" if name == b":path" else value) for name, value in REQUEST]
     good, bad = app.call(end=True), app.call(head=head, end=True)
     await stage.run()
-    assert (bad.status, bad.message) == (13, "sidecar: greeter: internal error: ZeroDivisionError")
+    assert (bad.status, bad.message) == (13, "sidecar: greeter: internal error: ZeroDivisionError; attempts: 0")
     stage.server.connection.answer(stage.server.request)
     await stage.run()
     assert good.status == 0
