@@ -11,18 +11,24 @@ import time
 
 from benchmarks import machine
 from benchmarks.chaos import report
+from benchmarks.chaos.call_tree import call_tree
 from benchmarks.chaos.connection_age import connection_age
 from benchmarks.chaos.duplicate import duplicate
 from benchmarks.chaos.finding import FULL, QUICK, Case, Finding
+from benchmarks.chaos.hedging import hedging
 from benchmarks.chaos.one_instance import one_instance
+from benchmarks.chaos.outage import outage
 from benchmarks.chaos.words import words
 from benchmarks.process import Failed
 from benchmarks.subject import SUBJECTS
 
 CASES: dict[str, Case] = {
     "instance": one_instance,
+    "outage": outage,
+    "tree": call_tree,
     "age": connection_age,
     "twice": duplicate,
+    "hedge": hedging,
     "words": words,
 }
 

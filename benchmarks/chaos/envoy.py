@@ -33,7 +33,7 @@ OUTLIER_DETECTION = {
     "enforcing_consecutive_local_origin_failure": 100,
 }
 RETRY_POLICY = {
-    "retry_on": "connect-failure,refused-stream,reset,unavailable",
+    "retry_on": "connect-failure,refused-stream,reset,unavailable,internal",
     "num_retries": 2,
     "per_try_timeout": "0.4s",
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},

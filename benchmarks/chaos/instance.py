@@ -15,13 +15,15 @@ from grpc import aio
 
 from benchmarks.chaos.behaviour import HANG, METHOD, TRAILERS, TRAILERS_ONLY, Behaviour, Journal, obey
 
+PUSHBACK = "grpc-retry-pushback-ms"
 SAID = "told to fail"  # the message of its failures
 
 
 class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Answers with the request, unless told otherwise."""
 
-    def __init__(self, behaviour: Behaviour, journal: Journal, following: str | None) -> None:
+    def __init__(self, behaviour: Behaviour, journal: Journal, following: str | None, cooperative: bool) -> None:
+        self.cooperative = cooperative
         self.behaviour = behaviour
         self.journal = journal
         self.channel = aio.insecure_channel(following) if following else None
@@ -48,8 +50,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         try:
             return bytes(await self.channel.unary_unary(METHOD)(request, timeout=context.time_remaining()))
         except aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
+            await context.abort(error.code(), error.details() or "", self.passed_on(error))
             raise AssertionError from error
+
+    def passed_on(self, error: aio.AioRpcError) -> tuple[tuple[str, str | bytes], ...]:
+        """Of the failed call's trailers, what the caller is told too: that no more retries are wanted."""
+        if not self.cooperative:
+            return ()
+        return tuple((key, value) for key, value in error.trailing_metadata() if key == PUSHBACK)
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -61,7 +69,8 @@ async def serve(options: argparse.Namespace) -> None:
         settings += [("grpc.max_connection_age_ms", options.max_age), ("grpc.max_connection_age_grace_ms", 10_000)]
     server = aio.server(options=settings)
     behaviour = Behaviour(work=options.work, slow_every=options.slow_every, slow=options.slow)
-    server.add_generic_rpc_handlers((Service(behaviour, Journal(options.journal), options.next),))
+    service = Service(behaviour, Journal(options.journal), options.next, options.passes_pushback_on)
+    server.add_generic_rpc_handlers((service,))
     server.add_insecure_port(options.address)
     control = await obey(options.control, behaviour)
     await server.start()
@@ -81,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--slow", type=float, default=0.5, help="seconds for a slow one")
     arguments.add_argument("--max-age", type=int, default=0, help="milliseconds after which a connection is told to go")
     arguments.add_argument("--next", help="host:port of the next service of a call tree")
+    arguments.add_argument(
+        "--passes-pushback-on", action="store_true", help=f"it tells its caller {PUSHBACK} of --next"
+    )
     arguments.add_argument("--grace", type=float, default=2.0, help="seconds for what runs at SIGTERM")
     return arguments
 

@@ -6,6 +6,7 @@ packets are dropped. The sidecar and Envoy, each without and with opt-in retries
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,20 @@ FAULTS = (
     DROPPED,
 )
 QUICK_FAULTS = (behaviour.TRAILERS, behaviour.HANG, behaviour.RESET, KILLED, DROPPED)
+PLAIN, RETRYING = "sidecar", "sidecar+retries"
 CONTENDERS = (
-    ours.contender("sidecar"),
+    ours.contender(PLAIN),
+    ours.contender(RETRYING, **ours.RETRIES),
     envoy.contender("envoy", retries=False),
     envoy.contender("envoy+retries", retries=True),
 )
+# What the sidecar promises. A fair share of the traffic would be 20 %.
+ERRORS = 0.05  # of the RPCs during a fault, without retries
+ERRORS_RETRYING = 0.01
+SHARE = 0.05  # sent to the failing instance
+AFTER = 0.002  # of the RPCs after it: those that were caught by the end of the fault
+OUT = 5.0  # seconds; P13's for packets that are dropped
+FOREVER = float("inf")
 HEADINGS = (
     "fault, proxy",
     "errors before",
@@ -53,6 +63,7 @@ class Course:
 
     fault: str
     name: str
+    ours: bool
     before: Stretch
     during: Stretch
     after: Stretch
@@ -76,6 +87,7 @@ class Instants:
     start: float
     begin: float
     cease: float
+    sound: float  # a killed instance needs its time to start
     end: float
 
 
@@ -113,42 +125,66 @@ def _one_fault(
             standing.wait()
         drive = Drive(stage, standings, scale.rate, SETTLE + scale.before + scale.during + scale.after)
         start = drive.start_at + SETTLE
-        instants = Instants(
-            start,
-            start + scale.before,
-            start + scale.before + scale.during,
-            start + scale.before + scale.during + scale.after,
-        )
-        drive.look_until(instants.begin)
+        begin = start + scale.before
+        cease = begin + scale.during
+        drive.look_until(begin)
         victim.begin(fault)
-        drive.look_until(instants.cease)
+        drive.look_until(cease)
         victim.cease(fault)
+        instants = Instants(start, begin, cease, sound=time.monotonic(), end=drive.end_at)
         records = drive.finish()
     finally:
         for standing in standings:
             standing.process.end()
     return [
-        _course(fault, standing.name, records[standing.name], drive.sights[standing.name], victim.target, instants)
+        _course(fault, standing, records[standing.name], drive.sights[standing.name], victim.target, instants)
         for standing in standings
     ]
 
 
-def _course(fault: str, name: str, record: Recording, sight: Sight, target: str, instants: Instants) -> Course:
+def _course(fault: str, standing: Standing, record: Recording, sight: Sight, target: str, instants: Instants) -> Course:
     during = record.stretch(instants.begin, instants.cease)
     return Course(
         fault=fault,
-        name=name,
+        name=standing.name,
+        ours=standing.contender.ours,
         before=record.stretch(instants.start, instants.begin),
         during=during,
         after=record.stretch(instants.cease, instants.end),
         out_after=sight.first(target, False, instants.begin),
         share=sight.attempts(target, instants.begin, instants.cease) / max(1, during.count),
-        back_after=sight.first(target, True, instants.cease),
+        back_after=sight.first(target, True, instants.sound),
         reasons=sight.reasons(target, instants.begin, instants.cease),
     )
 
 
 def _judge(finding: Finding, courses: Sequence[Course]) -> None:
-    for course in courses:
-        if course.reasons and course.name == "sidecar":
+    """What the sidecar promises of these faults; what /clusters said of each is shown beside it."""
+    ours = [course for course in courses if course.ours]
+    for name, most in ((PLAIN, ERRORS), (RETRYING, ERRORS_RETRYING)):
+        mine = [course for course in ours if course.name == name]
+        if mine:
+            worst = max(mine, key=lambda course: course.during.error_rate)
+            sentence = f"{name}: at most {percent(most)} of the RPCs fail while one of {INSTANCES} instances does"
+            finding.claim(
+                sentence, worst.during.error_rate <= most, f"{percent(worst.during.error_rate)} ({worst.fault})"
+            )
+    outside = sum(course.before.failed for course in ours)
+    finding.claim("The sidecar fails no RPC before a fault", not outside, f"{outside} failed")
+    late = sum(course.after.failed for course in ours) / max(1, sum(course.after.count for course in ours))
+    finding.claim(f"It fails at most {percent(AFTER)} after it", late <= AFTER, percent(late))
+    greedy = max(ours, key=lambda course: course.share)
+    finding.claim(
+        f"At most {percent(SHARE)} of the RPCs are still sent to a failing instance",
+        greedy.share <= SHARE,
+        f"{percent(greedy.share)} ({greedy.fault}, {greedy.name})",
+    )
+    slowest = max(ours, key=lambda course: FOREVER if course.out_after is None else course.out_after)
+    finding.claim(
+        f"A failing instance is out of picks within {OUT:g} s",
+        slowest.out_after is not None and slowest.out_after <= OUT,
+        f"{seconds(slowest.out_after)} ({slowest.fault}, {slowest.name})",
+    )
+    for course in ours:
+        if course.reasons and course.name == PLAIN:
             finding.notes.append(f"/clusters of the sidecar, {course.fault}: {course.reasons[0]}")

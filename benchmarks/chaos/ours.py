@@ -10,6 +10,12 @@ from typing import Any
 from benchmarks.chaos.contender import SERVICE, Admin, Contender, View
 from benchmarks.subject import Job, Subject
 
+# The counterpart of `envoy.RETRY_POLICY`; attempts, backoff and budget are the defaults, which are Envoy's numbers.
+RETRIES: dict[str, Any] = {"retry": {"codes": ["UNAVAILABLE", "INTERNAL"], "per_try_timeout": "400ms"}}
+# Three retries at a time are always allowed; each holds its place for at least its backoff, and that is 20 ms or more.
+RETRY_FLOOR = 3 / 0.020  # per second
+HEDGING: dict[str, Any] = {"hedge": {}}
+
 
 def config(job: Job, upstream: dict[str, Any]) -> dict[str, Any]:
     """A whole configuration; `upstream` is added to the entry of the service."""

@@ -16,9 +16,10 @@ from sidecar.control.watch import Watch
 from sidecar.policy.balancer import Balancer
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
-from sidecar.policy.method import MethodTable, build_table
+from sidecar.policy.method import MethodTable, build_table, merged
 from sidecar.policy.method_settings import MethodSettings
 from sidecar.policy.route import Router
+from sidecar.policy.service_config import parse_service_config
 from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
@@ -128,7 +129,13 @@ def load_balancers(entries: Mapping[str, UpstreamEntry], rng: random.Random) -> 
 def methods_of(entry: UpstreamEntry) -> MethodTable | None:
     """What `entry` sets by method. Its own sections hold for the methods that give none."""
     own = MethodSettings(**{name: getattr(entry, name) for name in MethodSettings.__struct_fields__})
-    return build_table(own, entry.methods)
+    if entry.service_config is None:
+        return build_table(own, entry.methods, entry.retry_budget, entry.retry_throttle)
+    grpc = parse_service_config(entry.service_config)
+    methods = dict(grpc.methods)
+    for name, settings in entry.methods.items():  # what the file says itself goes before
+        methods[name] = merged(methods.get(name, MethodSettings()), settings)
+    return build_table(merged(grpc.own, own), methods, entry.retry_budget, entry.retry_throttle or grpc.throttle)
 
 
 def member_of(endpoint: str | StaticEndpoint) -> Member:

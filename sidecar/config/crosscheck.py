@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable, Iterator
 
 from sidecar.config.address import Bindings, HostPort, UnixPath, parse_host_port, parse_listen
-from sidecar.config.model import Config, StaticEndpoint
+from sidecar.config.model import Config, StaticEndpoint, UpstreamEntry
 from sidecar.config.problem import guess
 from sidecar.config.reader import Path, name_of
 from sidecar.control.settings import DiscoverySettings
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.match import MatchSettings
+from sidecar.policy.method_settings import MethodSettings
+from sidecar.policy.service_config import ServiceConfigError, parse_service_config
 from sidecar.policy.settings import ZoneSettings
 
 Finding = tuple[Path, str]
@@ -128,6 +130,32 @@ def check_methods(config: Config) -> Iterator[Finding]:
                 yield path, f"{name_of(path[:3])} '{name}' is neither /pkg.Service/Method nor /pkg.Service/*"
 
 
+def check_retries(config: Config) -> Iterator[Finding]:
+    """The retries of an upstream and of its methods could happen as they are written."""
+    for owner, settings in _method_sections(config):
+        if settings.retry and settings.hedge:
+            yield (*owner, "hedge"), f"{name_of(owner)} has retry and hedge; an RPC is governed by one of them"
+        retry, path = settings.retry, (*owner, "retry")
+        if not retry:
+            continue
+        if retry.per_try_timeout > 0 and not retry.codes and not retry.idempotent:
+            sentence = "has per_try_timeout, which needs codes or idempotent: true: what is given up may have run"
+            yield (*path, "per_try_timeout"), f"{name_of(path)} {sentence}"
+        if retry.backoff_base > retry.backoff_max:
+            yield (*path, "backoff_base"), f"{name_of(path)}: backoff_base is above backoff_max"
+
+
+def check_service_configs(config: Config) -> Iterator[Finding]:
+    """gRPC's service configs, which are read in full by now, say what can be done."""
+    for index, entry in enumerate(config.upstreams):
+        if is_text(entry.service_config):
+            path: Path = ("upstreams", index, "service_config")
+            try:
+                parse_service_config(entry.service_config or "")
+            except ServiceConfigError as error:
+                yield from ((path, f"{name_of(path)}: {problem}") for problem in error.problems)
+
+
 def check_endpoints(config: Config) -> Iterator[Finding]:
     for index, entry in enumerate(config.upstreams):
         if entry.endpoints is None:
@@ -211,6 +239,8 @@ CHECKS: tuple[Check, ...] = (
     check_listeners,
     check_upstreams,
     check_methods,
+    check_retries,
+    check_service_configs,
     check_endpoints,
     check_routes,
     check_order,
@@ -257,6 +287,15 @@ def _listen_texts(config: Config) -> Iterator[tuple[Path, str]]:
     for index, entry in enumerate(config.upstreams):
         if isinstance(entry.listen, str):
             yield ("upstreams", index, "listen"), entry.listen
+
+
+def _method_sections(config: Config) -> Iterator[tuple[Path, UpstreamEntry | MethodSettings]]:
+    """Everything that holds the sections of a method, and where it stands."""
+    for index, entry in enumerate(config.upstreams):
+        path: Path = ("upstreams", index)
+        yield path, entry
+        for name in entry.methods:
+            yield (*path, "methods", name), entry.methods[name]
 
 
 def _remote(address: HostPort | UnixPath) -> bool:

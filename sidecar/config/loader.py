@@ -14,6 +14,7 @@ from sidecar.config.model import Config
 from sidecar.config.override import OVERRIDES, Override
 from sidecar.config.problem import ConfigErrors, Place, Problem
 from sidecar.config.reader import Path, Reader, Refused, name_of, read_scalar
+from sidecar.config.service_config import inline
 from sidecar.config.shape import Shape, fields_of, section_type, shape_of
 
 
@@ -47,7 +48,8 @@ def build_config(
         raise ConfigErrors(problems)
     for override in OVERRIDES:
         config = _override(config, override, environment, overrides or {}, origins, problems)
-    for path, sentence in cross_check(config):
+    config, unread = inline(config)
+    for path, sentence in [*unread, *cross_check(config)]:
         if path in origins:
             problems.append(Problem(origins[path], None, sentence))
         else:

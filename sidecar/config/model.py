@@ -8,7 +8,14 @@ from msgspec import Meta, Struct
 
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
-from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
+from sidecar.policy.method_settings import (
+    BudgetSettings,
+    HedgeSettings,
+    MethodSettings,
+    RetrySettings,
+    ThrottleSettings,
+    TimeoutSettings,
+)
 from sidecar.policy.route import RouteSettings
 from sidecar.policy.settings import BalancingSettings
 from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
@@ -70,6 +77,10 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     discovery: Annotated[DiscoverySettings, Meta(description="Which instances are taken.")] = DiscoverySettings()
     connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
     limits: Annotated[LimitSettings, Meta(description="What the upstream may hold.")] = LimitSettings()
+    retry: Annotated[RetrySettings | None, Meta(description="Retries of RPCs that may have run; none if unset.")] = None
+    hedge: Annotated[
+        HedgeSettings | None, Meta(description="A second attempt beside a slow first one; none if unset.")
+    ] = None
     timeouts: Annotated[TimeoutSettings | None, Meta(description="How long an RPC may last; no limit if unset.")] = None
     methods: Annotated[
         dict[str, MethodSettings],
@@ -79,6 +90,17 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             examples=[{"/pkg.Service/Method": {}}],
         ),
     ] = {}
+    service_config: Annotated[
+        str | None,
+        Meta(
+            description="gRPC's own service config, a path or the JSON itself: its retryPolicy, hedgingPolicy, timeout"
+            " and retryThrottling. What is set here goes before it."
+        ),
+    ] = None
+    retry_budget: Annotated[BudgetSettings, Meta(description="How much of the load may be retries.")] = BudgetSettings()
+    retry_throttle: Annotated[
+        ThrottleSettings | None, Meta(description="gRFC A6's tokens, beside the budget; off if unset.")
+    ] = None
 
     @property
     def known_as(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sidecar.config.model import Config, UpstreamEntry
 from sidecar.config.quantity import build_duration
+from sidecar.policy.service_config import parse_service_config
 
 
 def summary(config: Config) -> Iterator[str]:
@@ -15,6 +16,9 @@ def summary(config: Config) -> Iterator[str]:
     for entry in config.upstreams:
         where = f"on {entry.listen}" if entry.listen else "for routes and mirrors"
         yield f"upstream  {entry.known_as} {where}, {entry.balancer}, {_members(entry)}"
+        if entry.service_config is not None:
+            ignored = ", ".join(parse_service_config(entry.service_config).ignored)
+            yield f"          with gRPC's service config; ignored of it: {ignored or 'nothing'}"
     if not config.upstreams:
         yield "upstream  none"
     yield f"admin     {config.admin.listen or 'off'}" + (

@@ -51,6 +51,7 @@ cdef class Codec:
     cpdef bint has_data_to_send(self) except -1
 
     # streams
+    cpdef bint has_slot(self) except -1
     cpdef Stream open_stream(self, StreamSink sink)
     cpdef object send_informational(self, Stream stream, HeaderBlock block)
     cpdef object send_headers(self, Stream stream, HeaderBlock block, bint end_stream)

@@ -201,6 +201,10 @@ class Codec:
 
     # -- streams --------------------------------------------------------------------------------------
 
+    def has_slot(self) -> bool:
+        """CLIENT: whether fewer streams are open than the peer allows at a time (H2-71)."""
+        return self.open_streams < self.remote_max_concurrent_streams
+
     def open_stream(self, sink: StreamSink) -> Stream:
         """CLIENT: take the next stream id. The id is used by the next `send_headers` on it, which must follow before
 

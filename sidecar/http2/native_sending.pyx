@@ -122,12 +122,15 @@ cdef class SendingHalf(Codec):
 
     # -- streams ----------------------------------------------------------------------------------------
 
+    cpdef bint has_slot(self) except -1:
+        return self.streams.count < self._streams_allowed()
+
     cpdef Stream open_stream(self, StreamSink sink):
         if self.next_id > LARGEST_ID:
             raise StreamsExhausted("no stream id is left on this connection")
         if self.goaway_received >= 0:
             raise StreamsExhausted("the peer takes no new streams after its GOAWAY")
-        if self.streams.count >= self._streams_allowed():
+        if not self.has_slot():
             raise StreamsExhausted(f"the peer allows {self._streams_allowed()} streams at a time")
         return self._new_stream(self.next_id, sink)
 

@@ -8,6 +8,10 @@ from sidecar.rpc.metadata cimport RequestHead
 cdef class MethodPolicy:
     cdef readonly str name
     cdef readonly double timeout
+    cdef readonly double idle
+    cdef readonly double max_duration
+    cdef readonly object retry
+    cdef readonly object hedge
 
     cpdef object bound(self, object timeout)
 
@@ -15,6 +19,8 @@ cdef class MethodPolicy:
 cdef class MethodTable:
     cdef dict _by_path
     cdef MethodPolicy _rest
+    cdef readonly object budget
+    cdef readonly object throttle
 
     @cython.locals(policy=MethodPolicy)
     cpdef MethodPolicy find(self, bytes path)

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
+from msgspec import structs
+
+from sidecar.policy.budget import RetryBudget, RetryThrottle
+from sidecar.policy.hedge import HedgePace, HedgePolicy
+from sidecar.policy.method_settings import (
+    BudgetSettings,
+    MethodSettings,
+    RetrySettings,
+    ThrottleSettings,
+    TimeoutSettings,
+)
+from sidecar.policy.retry import RetryPolicy
 from sidecar.rpc.metadata import RequestHead
 
 REST: Final = "*"  # the name of the policy of methods that have no entry
@@ -18,12 +29,19 @@ REST: Final = "*"  # the name of the policy of methods that have no entry
 class MethodPolicy:
     """The ready-made parameters of the RPCs of one entry. Frozen: it is shared by all of them."""
 
-    __slots__ = ("name", "timeout")
+    __slots__ = ("hedge", "idle", "max_duration", "name", "retry", "timeout")
 
     def __init__(self, name: str, settings: MethodSettings) -> None:
         timeouts = settings.timeouts or TimeoutSettings()
+        retry = RetryPolicy(settings.retry or RetrySettings())
         self.name = name  # the entry's key, or REST
         self.timeout: float = timeouts.total  # seconds; 0: none
+        self.idle: float = timeouts.idle  # seconds; 0: without end
+        self.max_duration: float = timeouts.max_duration  # likewise
+        self.retry: RetryPolicy | None = retry if retry.useful else None
+        self.hedge: HedgePace | None = None  # with its account: one for all RPCs of the entry
+        if settings.hedge is not None and settings.hedge.max_attempts > 1:
+            self.hedge = HedgePace(HedgePolicy(settings.hedge))
 
     def bound(self, timeout: float | None) -> float | None:
         """The time that an RPC has whose caller gives it `timeout` seconds; None: without end."""
@@ -32,19 +50,27 @@ class MethodPolicy:
         return timeout
 
     def __repr__(self) -> str:
-        return f"<MethodPolicy {self.name} timeout={self.timeout:g}s>"
+        return f"<MethodPolicy {self.name} timeout={self.timeout:g}s {self.retry or self.hedge!r}>"
 
 
 class MethodTable:
-    """The policies of one upstream."""
+    """The policies of one upstream, and the accounts that its RPCs share."""
 
-    __slots__ = ("_by_path", "_rest")
+    __slots__ = ("_by_path", "_rest", "budget", "throttle")
 
-    def __init__(self, own: MethodSettings, methods: Mapping[str, MethodSettings]) -> None:
+    def __init__(
+        self,
+        own: MethodSettings,
+        methods: Mapping[str, MethodSettings],
+        budget: BudgetSettings | None = None,
+        throttle: ThrottleSettings | None = None,
+    ) -> None:
         self._rest = MethodPolicy(REST, own)
         self._by_path: dict[bytes, MethodPolicy] = {}
         for name, settings in methods.items():
             self._by_path[name.encode()] = MethodPolicy(name, merged(own, settings))
+        self.budget = RetryBudget(budget or BudgetSettings())
+        self.throttle = RetryThrottle(throttle) if throttle is not None else None
 
     def find(self, path: bytes) -> MethodPolicy:
         """The policy of the method with this `:path`."""
@@ -62,14 +88,21 @@ class MethodTable:
         return policy
 
 
-def build_table(own: MethodSettings, methods: Mapping[str, MethodSettings]) -> MethodTable | None:
+def build_table(
+    own: MethodSettings,
+    methods: Mapping[str, MethodSettings],
+    budget: BudgetSettings | None = None,
+    throttle: ThrottleSettings | None = None,
+) -> MethodTable | None:
     """The table of an upstream; None when there is nothing to look up."""
     if not methods and own == MethodSettings():
         return None
-    return MethodTable(own, methods)
+    return MethodTable(own, methods, budget, throttle)
 
 
 def merged(own: MethodSettings, method: MethodSettings) -> MethodSettings:
     """The sections of `method`, and the upstream's own where it gives none."""
+    if method.retry is not None or method.hedge is not None:  # one or the other governs an RPC
+        own = structs.replace(own, retry=None, hedge=None)
     sections = {name: getattr(method, name) or getattr(own, name) for name in MethodSettings.__struct_fields__}
     return MethodSettings(**sections)

@@ -9,6 +9,9 @@ from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.upstream cimport UpstreamConnection
 from sidecar.telemetry.metrics cimport UpstreamMetrics
 
+cdef StreamSink DEAF
+cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED
+
 
 cdef class Attempt(StreamSink):
     cdef public Exchange exchange

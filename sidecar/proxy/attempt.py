@@ -1,15 +1,16 @@
 """One try of an RPC on one stream of one endpoint. It hears that stream and tells its exchange.
 
 It keeps the endpoint's books: in flight from the start, one outcome at the end, exactly once. It decides
-nothing; `exchange` does.
+nothing; `exchange` and `failure` do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
+from sidecar.proxy import failure
 from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
 from sidecar.rpc.status import RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import UpstreamMetrics, bump
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from sidecar.policy.endpoint import Endpoint
     from sidecar.proxy.exchange import Exchange
     from sidecar.proxy.upstream import UpstreamConnection
+
+# Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
+_SUCCESS: Final = SUCCESS
+_CANCELLED: Final = CANCELLED
+_RESOURCE_EXHAUSTED: Final = RESOURCE_EXHAUSTED
 
 
 class Attempt(StreamSink):
@@ -51,13 +57,13 @@ class Attempt(StreamSink):
         self.number = number
         self.reason = reason
         self.stream: Stream | None = None
-        self.started_at: float = exchange.engine.now
+        self.started_at: float = self.exchange.engine.now
         self.asked_at: float = self.started_at  # when the app last sent something before the answer began
         self.answered_at: float = 0.0  # when the response head came; 0: not yet
-        self.flush_mark: int = connection.flushes
+        self.flush_mark: int = self.connection.flushes
         self.done = False
         self.status: int = 0
-        self.outcome: int = SUCCESS
+        self.outcome: int = _SUCCESS
         self.detail = ""
         self.seconds: float = 0.0
 
@@ -97,7 +103,7 @@ class Attempt(StreamSink):
     def on_reset(self, error_code: int, remote: bool) -> None:
         if not self.done:
             try:
-                self.exchange.on_attempt_reset(self, error_code, remote)
+                failure.reset(self, error_code, remote)
             except Exception as error:
                 self.exchange.crash(error)
 
@@ -111,7 +117,7 @@ class Attempt(StreamSink):
     def on_connection_lost(self, detail: str) -> None:
         """The connection is gone, and the stream with it."""
         try:
-            self.exchange.on_connection_lost(self, detail)
+            failure.lose(self, detail)
         except Exception as error:
             self.exchange.crash(error)
 
@@ -125,7 +131,7 @@ class Attempt(StreamSink):
         """The request head is on its way."""
         self.stream = stream
         self.endpoint.in_flight += 1
-        self.connection.attempts.add(self)
+        self.connection.add(self, stream)
         self.exchange.dispatch.metrics.attempt_started += 1
 
     @property
@@ -152,22 +158,22 @@ class Attempt(StreamSink):
         now = self.exchange.engine.now
         self.seconds = now - self.started_at
         endpoint.in_flight -= 1
-        if outcome == SUCCESS:
+        if outcome == _SUCCESS:
             endpoint.successes += 1
-        elif outcome != CANCELLED:
+        elif outcome != _CANCELLED:
             endpoint.failures += 1
         endpoint.latency.observe(self.seconds)
         metrics = self.exchange.dispatch.metrics
         metrics.attempt_status[status] += 1
         metrics.attempt_latency.observe(self.seconds)
-        if outcome != SUCCESS:
+        if outcome != _SUCCESS:
             bump(metrics.outcomes, OUTCOME_NAMES[outcome])
         if endpoint.foreign:
             self._count_foreign(metrics)
         # What the balancer learns is how long the endpoint took to answer; how long a stream then lasts says nothing.
         balancer = self.exchange.dispatch.cluster.balancer
         balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
-        if status == RESOURCE_EXHAUSTED and outcome != CANCELLED:
+        if status == _RESOURCE_EXHAUSTED and outcome != _CANCELLED:
             balancer.push_back(endpoint, 0.0, now)
         connection.remove(self)
 
@@ -178,6 +184,11 @@ class Attempt(StreamSink):
         metrics.foreign_up += exchange.request.sent
         if exchange.response is not None:
             metrics.foreign_down += exchange.response.received
+
+    def tell_pushback(self, milliseconds: int) -> None:
+        """The endpoint asked to be spared: the balancer should know, whether or not the RPC is retried (RT-09)."""
+        balancer = self.exchange.dispatch.cluster.balancer
+        balancer.push_back(self.endpoint, max(0.0, milliseconds / 1000), self.exchange.engine.now)
 
     def record(self) -> AttemptRecord:
         """For the access log."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.proxy import exchange_state
 from sidecar.proxy.wheel import Alarm
+from sidecar.rpc.outcome import TIMEOUT
+from sidecar.rpc.status import DEADLINE_EXCEEDED
 
 if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
@@ -21,6 +24,21 @@ class Deadline(Alarm):
 
     def ring(self, now: float) -> None:
         try:
-            self.exchange.on_deadline()
+            Deadline.expire(self.exchange)
         except Exception as error:
             self.exchange.crash(error)
+
+    @staticmethod
+    def expire(exchange: Exchange) -> None:
+        """Out of time. A complete answer that only waits to be read is left alone (GR-44)."""
+        attempt = exchange.attempt
+        if exchange.state == exchange_state.DONE or (exchange.state == exchange_state.RESPONDING and attempt is None):
+            return
+        after = f"after {exchange.engine.now - exchange.started_at:.3f}s"
+        where = "between two attempts" if exchange.history and not exchange.queued else "waiting for an endpoint"
+        if attempt is not None:
+            where = f"waiting for {attempt.endpoint.address}"
+            exchange.close_attempt(attempt, TIMEOUT, DEADLINE_EXCEEDED, f"deadline {after}")
+        if exchange.response is not None:
+            exchange.response.drop_held()
+        exchange.fail(DEADLINE_EXCEEDED, f"{exchange.dispatch.name}: deadline exceeded {after} {where}")

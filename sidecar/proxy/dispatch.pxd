@@ -22,6 +22,8 @@ cdef class Dispatch:
     cdef public object connection
     cdef public object limits
     cdef public MethodTable methods
+    cdef public long long max_in_flight
+    cdef public Py_ssize_t replay_size
     cdef public bint wants_context
     cdef public object router
     cdef public long long in_flight

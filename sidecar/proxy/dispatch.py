@@ -47,6 +47,8 @@ class Dispatch:
         self.connection = connection
         self.limits = limits
         self.methods = methods  # None: nothing is set by method
+        self.max_in_flight: int = limits.max_in_flight  # of `limits`, at hand for every RPC
+        self.replay_size: int = limits.replay_size
         self.wants_context = cluster.balancer.wants_context
         self.router: Router[Dispatch] | None = None  # of the RPCs that the app sends here; None: all stay
         self.in_flight: int = 0
@@ -70,6 +72,8 @@ class Dispatch:
         self.connection = connection
         self.limits = limits
         self.methods = methods
+        self.max_in_flight = limits.max_in_flight
+        self.replay_size = limits.replay_size
         self.wants_context = self.cluster.balancer.wants_context
         for pool in self.pools.values():
             pool.settings = connection

@@ -17,6 +17,7 @@ cdef class Engine:
     cdef public long long replay_size
     cdef public set connections
     cdef public double now
+    cdef public bint full
     cdef public object clock
     cdef Wheel _wheel
     cdef object _timer

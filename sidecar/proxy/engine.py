@@ -66,6 +66,7 @@ class Engine:
         self._timer_at: float = 0.0
         self._dirty: list[Connection] = []
         self._waiting: list[Dispatch] = []
+        self.full = False  # more than the hard limit is buffered: new RPCs must be refused (RL-40)
         self._holding = False
         self._in_turn = False
         self._flush_scheduled = False
@@ -172,20 +173,20 @@ class Engine:
     def hold(self, size: int) -> None:
         """`size` octets could not be sent on and are kept. Over the soft limit senders are held back (H2-45)."""
         self.metrics.buffered += size
+        self._weigh()
         if not self._holding and self.metrics.buffered > self.buffers.soft_limit:
             self._set_holding(True)
 
     def release(self, size: int) -> None:
         """They were sent on, or dropped."""
         self.metrics.buffered -= size
+        self._weigh()
         # Well below the limit, so that it does not flap.
         if self._holding and self.metrics.buffered < self.buffers.soft_limit * 3 // 4:
             self._set_holding(False)
 
-    @property
-    def full(self) -> bool:
-        """Whether new RPCs must be refused for want of memory (RL-40)."""
-        return self.metrics.buffered > self.buffers.hard_limit
+    def _weigh(self) -> None:
+        self.full = self.metrics.buffered > self.buffers.hard_limit
 
     def _set_holding(self, holding: bool) -> None:
         self._holding = holding
@@ -204,6 +205,7 @@ class Engine:
         self.http2 = http2
         self.codec_settings = http2.codec_settings()
         self.buffers = buffers
+        self._weigh()
 
     def close(self) -> None:
         """Stop the timer; for the end of the process and of tests."""

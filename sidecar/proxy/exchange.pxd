@@ -13,7 +13,15 @@ from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.relay cimport Relay
 from sidecar.proxy.upstream cimport UpstreamConnection
-from sidecar.rpc.metadata cimport RequestHead, ResponseHead
+from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read_request, read_response, \
+    status_of_answer
+
+cdef int WAITING, ATTEMPTING, RESPONDING, DONE
+cdef int SEND, RETRY, HEAD, END, ILLEGAL
+cdef tuple TABLE
+cdef int _OK, _SUCCESS
+cdef str FIRST
+cdef StreamSink DEAF
 
 
 cdef class Exchange(StreamSink):
@@ -26,6 +34,8 @@ cdef class Exchange(StreamSink):
     cdef public MethodPolicy policy
     cdef public int state
     cdef public bint queued
+    cdef public object recourse
+    cdef public object lifetime
     cdef public str why
     cdef public double started_at
     cdef public double deadline_at
@@ -55,7 +65,9 @@ cdef class Exchange(StreamSink):
     cpdef object try_attempt(self)
     @cython.locals(block=HeaderBlock, attempt=Attempt, ended=bint, stream=Stream)
     cpdef bint _send(self, Endpoint endpoint, UpstreamConnection connection) except -1
-    cpdef object _close_attempt(self, Attempt attempt, int outcome, int status, str detail=*)
+    cpdef object close_attempt(self, Attempt attempt, int outcome, int status, str detail=*)
+    cpdef object note_failed(self, Attempt attempt)
+    cpdef object retry(self, str why, double delay)
 
     # From an attempt to the app.
     cpdef object on_informational(self, HeaderBlock block)
@@ -65,14 +77,13 @@ cdef class Exchange(StreamSink):
     cpdef object on_response_data(self, Attempt attempt, bytes data, bint end_stream)
     @cython.locals(relay=Relay)
     cpdef object on_response_trailers(self, Attempt attempt, HeaderBlock block)
-    @cython.locals(status=int)
+    @cython.locals(status=int, outcome=int)
     cpdef object _record_answer(self, Attempt attempt, ResponseHead response)
     cpdef object _maybe_end(self, Relay response)
-    cpdef object on_attempt_reset(self, Attempt attempt, unsigned int error_code, bint remote)
     cpdef object on_relay_finished(self, Relay relay)
 
     # The machine and its end.
-    @cython.locals(state=int)
+    @cython.locals(state=int, row=tuple)
     cpdef object _move(self, int event)
     @cython.locals(engine=Engine, dispatch=Dispatch, stream=Stream, seconds=double)
     cpdef object _end(self, int status, str text)

@@ -1,6 +1,6 @@
 """One RPC as the app sees it: from its request head to its last octet, over one attempt or several.
 
-It is the sink of the app's stream and hears its attempts. It is a state machine; `_TABLE` holds the legal
+It is the sink of the app's stream and hears its attempts. It is a state machine; `exchange_state` holds the legal
 moves. Layers from the outside in: metrics (what the caller saw) -> deadline -> in-flight cap -> retry -> pick.
 """
 
@@ -9,23 +9,37 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, error_name
+from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, error_name
 from sidecar.http2.errors import HeaderListTooLarge, StreamsExhausted
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
 from sidecar.policy.endpoint import Endpoint
 from sidecar.policy.method import MethodPolicy
+from sidecar.proxy import hedge as hedges
+from sidecar.proxy import retry as retries
 from sidecar.proxy.account import account_of
 from sidecar.proxy.attempt import Attempt
 from sidecar.proxy.deadline import Deadline
-from sidecar.proxy.reason import FIRST, GOAWAY, NOT_SENT, REFUSED
+from sidecar.proxy.exchange_state import (
+    ATTEMPTING,
+    DONE,
+    END,
+    HEAD,
+    ILLEGAL,
+    RETRY,
+    SEND,
+    STATE_NAMES,
+    TABLE,
+    WAITING,
+)
+from sidecar.proxy.lifetime import Lifetime
+from sidecar.proxy.reason import FIRST, GOAWAY, REFUSED
 from sidecar.proxy.relay import Relay
 from sidecar.proxy.replay import Replay
 from sidecar.rpc import outcome as outcomes
 from sidecar.rpc import status as codes
 from sidecar.rpc.metadata import (
-    NO_STATUS,
     RequestHead,
     ResponseHead,
     build_request,
@@ -33,38 +47,21 @@ from sidecar.rpc.metadata import (
     build_trailers_only,
     read_request,
     read_response,
+    status_of_answer,
 )
 from sidecar.telemetry.metrics import bump
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.hedge import Hedge
+    from sidecar.proxy.retry import Retry
     from sidecar.proxy.upstream import UpstreamConnection
 
 log = logging.getLogger("sidecar.proxy")
 
-WAITING: Final = 0  # no attempt: just opened, queued, or between two attempts
-ATTEMPTING: Final = 1  # an attempt is on the wire and nothing of its response was forwarded
-RESPONDING: Final = 2  # committed: the response head went to the app
-DONE: Final = 3
-STATE_NAMES: Final = ("waiting", "attempting", "responding", "done")
-
-SEND: Final = 0  # an attempt starts
-RETRY: Final = 1  # the attempt failed and another may follow
-HEAD: Final = 2  # a response head is forwarded
-END: Final = 3  # the app has its answer, or is gone
-
-ILLEGAL: Final = -1
-#                        SEND        RETRY    HEAD        END
-_TABLE: Final = (
-    (ATTEMPTING, ILLEGAL, ILLEGAL, DONE),  # WAITING
-    (ILLEGAL, WAITING, RESPONDING, DONE),  # ATTEMPTING
-    (ILLEGAL, ILLEGAL, ILLEGAL, DONE),  # RESPONDING
-    (ILLEGAL, ILLEGAL, ILLEGAL, ILLEGAL),  # DONE
-)
-
-# The endpoint was told a time rounded down, so its CANCEL may come just before the deadline that it stands for (GR-35).
-DEADLINE_SLACK: Final = 0.005  # seconds
-_SERVER_ERRORS: Final = 500  # HTTP statuses that speak against the endpoint of a request that is not gRPC
+# Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
+_OK: Final = codes.OK
+_SUCCESS: Final = outcomes.SUCCESS
 
 
 class Exchange(StreamSink):
@@ -83,8 +80,10 @@ class Exchange(StreamSink):
         "history",
         "http_status",
         "last",
+        "lifetime",
         "policy",
         "queued",
+        "recourse",
         "refused_once",
         "request",
         "response",
@@ -99,19 +98,22 @@ class Exchange(StreamSink):
 
     def __init__(self, connection: DownstreamConnection, stream: Stream, block: HeaderBlock) -> None:
         self.connection = connection
-        self.engine = connection.engine
+        self.engine = self.connection.engine
         self.stream = stream
         self.block = block
         self.head: RequestHead = read_request(block)
-        dispatch = connection.dispatch
-        self.dispatch = dispatch if dispatch.router is None else dispatch.route(self.head, block)
+        self.dispatch = self.connection.dispatch
+        if self.dispatch.router is not None:
+            self.dispatch = self.dispatch.route(self.head, block)
         self.state: int = WAITING
         self.policy: MethodPolicy | None = None  # None: the upstream sets nothing by method
         self.queued = False  # waits in the queue of `dispatch`
+        self.recourse: Retry | Hedge | None = None  # what to do about a failed attempt, if its method has such
         self.why: str = FIRST  # the reason of the attempt that comes next
         self.started_at: float = self.engine.now
         self.deadline_at: float = 0.0  # 0: none
         self.deadline: Deadline | None = None
+        self.lifetime: Lifetime | None = None
         self.attempt: Attempt | None = None
         self.attempts: int = 0
         self.tried: tuple[Endpoint, ...] = ()
@@ -119,16 +121,17 @@ class Exchange(StreamSink):
         self.last: Attempt | None = None  # the attempt that ended last
         self.refused_once = False
         self.http_status: int = 0  # of the forwarded response head
-        self.status: int = codes.OK
+        self.status: int = _OK
         self.text = ""
-        self.request = Relay(self, Replay(self.engine, self.dispatch.limits.replay_size))
+        self.request: Relay = Relay(self, Replay(self.engine, self.dispatch.replay_size))
         self.request.source = connection
         self.request.source_stream = stream
         self.response: Relay | None = None
 
     def _move(self, event: int) -> None:
         """The one door of the state machine."""
-        state = _TABLE[self.state][event]
+        row = TABLE[self.state]
+        state = row[event]
         if state == ILLEGAL:
             raise RuntimeError(f"exchange cannot take event {event} while {STATE_NAMES[self.state]}")
         self.state = state
@@ -147,15 +150,21 @@ class Exchange(StreamSink):
         if dispatch.methods is not None:
             self.policy = dispatch.methods.policy_of(self.head)
             timeout = self.policy.bound(timeout)
+            if self.policy.retry is not None and self.head.is_grpc:
+                self.recourse = retries.Retry(self, self.policy.retry, dispatch.methods)
+            elif self.policy.hedge is not None and self.head.is_grpc:
+                self.recourse = hedges.Hedge(self, self.policy.hedge, dispatch.methods)
+            if self.policy.idle or self.policy.max_duration:
+                self.lifetime = Lifetime(self, self.policy.idle, self.policy.max_duration)
         if timeout is not None:
             self.deadline_at = self.started_at + timeout
             if timeout <= 0:
-                self.on_deadline()
+                Deadline.expire(self)
                 return
             self.deadline = Deadline(self)
             self.engine.set_alarm(self.deadline, self.deadline_at)
-        if dispatch.in_flight > dispatch.limits.max_in_flight:
-            text = f"{dispatch.name}: {dispatch.limits.max_in_flight} RPCs are in flight, which is its limit"
+        if dispatch.in_flight > dispatch.max_in_flight:
+            text = f"{dispatch.name}: {dispatch.max_in_flight} RPCs are in flight, which is its limit"
             self.refuse(Refusal(IN_FLIGHT_CAP, text))
         elif self.engine.full:
             self.refuse(Refusal(BUFFERS_FULL, f"{dispatch.name}: the sidecar's buffers are full"))
@@ -197,7 +206,7 @@ class Exchange(StreamSink):
         """The app is gone: stop the work upstream (H2-63)."""
         try:
             if self.attempt is not None:
-                self._close_attempt(self.attempt, outcomes.CANCELLED, codes.CANCELLED, detail)
+                self.close_attempt(self.attempt, outcomes.CANCELLED, codes.CANCELLED, detail)
             self._end(codes.CANCELLED, detail)
         except Exception as error:
             self.crash(error)
@@ -210,7 +219,7 @@ class Exchange(StreamSink):
         while True:
             context = PickContext(self.head, self.tried, self.block) if self.tried or dispatch.wants_context else None
             picked = dispatch.cluster.pick(context, self.engine.now)
-            if isinstance(picked, Refusal):
+            if not isinstance(picked, Endpoint):
                 dispatch.wait(self, picked)
                 return
             connection = dispatch.acquire(picked)
@@ -223,7 +232,10 @@ class Exchange(StreamSink):
         if self.deadline_at:
             remaining = self.deadline_at - self.engine.now
         block = build_request(self.head, self.block, remaining, self.attempts)
-        attempt = Attempt(self, endpoint, connection, self.attempts + 1, self.why)
+        if self.recourse is None:
+            attempt = Attempt(self, endpoint, connection, self.attempts + 1, self.why)
+        else:
+            attempt = self.recourse.begin(endpoint, connection)
         ended = self.request.ended and not self.request.received and self.request.trailers is None
         try:
             stream = connection.codec.open_stream(attempt)
@@ -249,60 +261,37 @@ class Exchange(StreamSink):
             self.request.attach(connection, stream)
         return True
 
-    def _close_attempt(self, attempt: Attempt, outcome: int, status: int, detail: str = "") -> None:
+    def close_attempt(self, attempt: Attempt, outcome: int, status: int, detail: str = "") -> None:
         self.last = attempt  # first: compiled, an argument is not held by being one
-        self.attempt = None
-        self.request.detach()
+        if attempt is self.attempt:  # a hedge is not, while it only runs beside another
+            self.attempt = None
+            self.request.detach()
         attempt.close(outcome, status, detail)
-        if outcome != outcomes.SUCCESS:
-            if self.history is None:
-                self.history = []
-            self.history.append(attempt)
-            self.tried = (*self.tried, attempt.endpoint)
+        if outcome != _SUCCESS:
+            self.note_failed(attempt)
 
-    def on_attempt_reset(self, attempt: Attempt, error_code: int, remote: bool) -> None:
-        """The stream was reset before its response was complete (tables 6.2, RT-06, GR-33)."""
-        endpoint = attempt.endpoint.address
-        if remote and error_code == REFUSED_STREAM:
-            replayable = self._may_replay() and not self.refused_once
-            self._close_attempt(attempt, outcomes.REFUSED, codes.UNAVAILABLE, "the stream was refused, not processed")
-            if replayable:
-                self.refused_once = True
-                self._retry(REFUSED)
-            else:
-                self.fail(codes.UNAVAILABLE, f"{self.dispatch.name}: {endpoint} refused the stream")
-            return
-        passed = self.deadline_at != 0 and self.engine.now >= self.deadline_at - DEADLINE_SLACK
-        status = codes.status_of_reset(error_code, passed) if remote else codes.INTERNAL
-        what = "reset the stream" if remote else "broke the rules of HTTP/2"
-        self._close_attempt(attempt, outcomes.RESET, status, f"{what}: {error_name(error_code)}")
-        self.fail(status, f"{self.dispatch.name}: {endpoint} {what} with {error_name(error_code)}")
+    def note_failed(self, attempt: Attempt) -> None:
+        """Another attempt may follow this one: for the access log, and for the next pick."""
+        if self.history is None:
+            self.history = []
+        self.history.append(attempt)
+        self.tried = (*self.tried, attempt.endpoint)
 
-    def on_connection_lost(self, attempt: Attempt, detail: str) -> None:
-        """The attempt's connection is gone. What never left may go elsewhere; the rest may have run (H2-65)."""
-        replayable = attempt.unsent and self._may_replay()
-        self._close_attempt(attempt, outcomes.RESET, codes.UNAVAILABLE, detail)
-        if replayable:
-            self._retry(NOT_SENT)
-        else:
-            where = (
-                "in the middle of its answer"
-                if self.state == RESPONDING
-                else "before it answered; the RPC may have run"
-            )
-            self.fail(codes.UNAVAILABLE, f"{self.dispatch.name}: lost {attempt.endpoint.address} {where}: {detail}")
-
-    def _may_replay(self) -> bool:
+    @property
+    def replayable(self) -> bool:
         """Whether the RPC is uncommitted and all of its request is at hand (gRFC A6)."""
         replay = self.request.replay
         return self.state == ATTEMPTING and replay is not None and replay.live
 
-    def _retry(self, why: str) -> None:
-        """Another attempt when the turn settles: by then it is known whether the connection is going away."""
+    def retry(self, why: str, delay: float) -> None:
+        """Another attempt after `delay` seconds, at 0 when the turn settles: by then it is known what goes away."""
         self._move(RETRY)
         self.why = why
         self.request.rewind()
-        self.dispatch.requeue(self)
+        if delay > 0 and self.recourse is not None:
+            self.engine.set_alarm(self.recourse, self.engine.now + delay)
+        else:
+            self.dispatch.requeue(self)
 
     def resume(self) -> None:
         """Its turn in the queue has come."""
@@ -310,7 +299,7 @@ class Exchange(StreamSink):
             self.why = GOAWAY
         try:
             if self.deadline_at and self.engine.now >= self.deadline_at:
-                self.on_deadline()
+                Deadline.expire(self)
             else:
                 self.try_attempt()
         except Exception as error:
@@ -380,48 +369,21 @@ class Exchange(StreamSink):
 
     def _record_answer(self, attempt: Attempt, response: ResponseHead | None) -> None:
         """The endpoint has answered in full: its verdict stands, whatever the app does with it (GR-32)."""
-        if response is not None and response.grpc_status != NO_STATUS:
-            status = response.grpc_status
+        status = status_of_answer(response, self.http_status, self.head.is_grpc)
+        if response is not None:
             self.text = response.message.decode("ascii", "replace")
-        elif self.head.is_grpc:
-            status = codes.status_of_http(self.http_status)
-        else:
-            status = codes.OK if self.http_status < _SERVER_ERRORS else codes.status_of_http(self.http_status)
         self.status = status
-        self._close_attempt(attempt, outcomes.outcome_of_status(status), status, self.text)
+        outcome = _SUCCESS if status == _OK else outcomes.outcome_of_status(status)
+        self.close_attempt(attempt, outcome, status, self.text)
+        if response is not None and response.pushback is not None:
+            attempt.tell_pushback(response.pushback)
 
     def on_relay_finished(self, relay: Relay) -> None:
         """What was held for a slow reader is out, END_STREAM included."""
         if relay is self.response and self.attempt is None and self.state != DONE:
             self._end(self.status, self.text)
 
-    def on_trailers_refused(self, relay: Relay, detail: str) -> None:
-        """A peer accepts no trailing block of that size: say so in a small one (H2-26)."""
-        text = f"{self.dispatch.name}: trailers too large: {detail}"
-        if relay is self.response:
-            self.status, self.text = codes.RESOURCE_EXHAUSTED, text
-            try:
-                self.connection.codec.send_trailers(self.stream, build_trailers(codes.RESOURCE_EXHAUSTED, text))
-            except HeaderListTooLarge:
-                self.connection.codec.reset_stream(self.stream, INTERNAL_ERROR)
-        elif self.attempt is not None:
-            self._close_attempt(self.attempt, outcomes.CANCELLED, codes.RESOURCE_EXHAUSTED, text)
-            self.fail(codes.RESOURCE_EXHAUSTED, text)
-
     # === answers of our own ===
-
-    def on_deadline(self) -> None:
-        """Out of time. A complete answer that only waits to be read is left alone (GR-44)."""
-        if self.state == DONE or (self.state == RESPONDING and self.attempt is None):
-            return
-        after = f"after {self.engine.now - self.started_at:.3f}s"
-        where = "waiting for an endpoint"
-        if self.attempt is not None:
-            where = f"waiting for {self.attempt.endpoint.address}"
-            self._close_attempt(self.attempt, outcomes.TIMEOUT, codes.DEADLINE_EXCEEDED, f"deadline {after}")
-        if self.response is not None:
-            self.response.drop_held()
-        self.fail(codes.DEADLINE_EXCEEDED, f"{self.dispatch.name}: deadline exceeded {after} {where}")
 
     def refuse(self, refusal: Refusal) -> None:
         """No attempt can be made; the reason is counted under its own name (D18)."""
@@ -431,13 +393,13 @@ class Exchange(StreamSink):
 
     def fail(self, status: int, text: str) -> None:
         """Answer in the endpoint's place; data that was received is delivered first (GR-20, GR-24, GR-33)."""
-        attempts = f"; attempts: {self.attempts}" if self.attempts else ""
-        self.status, self.text = status, f"sidecar: {text}{attempts}"
+        self.status, self.text = status, f"sidecar: {text}; attempts: {self.attempts}"
+        spent = self.recourse is not None and self.recourse.spent
         codec = self.connection.codec
         self.connection.touch()
         if self.response is None:
             try:
-                codec.send_headers(self.stream, build_trailers_only(self.head, status, self.text), True)
+                codec.send_headers(self.stream, build_trailers_only(self.head, status, self.text, spent), True)
             except HeaderListTooLarge:
                 codec.reset_stream(self.stream, INTERNAL_ERROR)
             self._end(status, self.text)
@@ -453,7 +415,7 @@ class Exchange(StreamSink):
         if self.state == DONE:
             return
         if self.attempt is not None:
-            self._close_attempt(self.attempt, outcomes.CANCELLED, status, text)
+            self.close_attempt(self.attempt, outcomes.CANCELLED, status, text)
         if self.response is not None:
             self.response.drop_held()
         self.fail(status, text)
@@ -474,12 +436,16 @@ class Exchange(StreamSink):
         self._move(END)
         engine, dispatch, stream = self.engine, self.dispatch, self.stream
         if self.attempt is not None:
-            self._close_attempt(self.attempt, outcomes.CANCELLED, status, text)
+            self.close_attempt(self.attempt, outcomes.CANCELLED, status, text)
         if not stream.remote_closed:
             self.connection.codec.reset_stream(stream, NO_ERROR)
             self.connection.touch()
         if self.deadline is not None:
             engine.cancel_alarm(self.deadline)
+        if self.lifetime is not None:
+            engine.cancel_alarm(self.lifetime)
+        if self.recourse is not None:
+            self.recourse.end()
         self.request.discard()
         if self.response is not None:
             self.response.discard()
@@ -493,6 +459,8 @@ class Exchange(StreamSink):
         # Everything that holds the exchange and is held by it lets go, so that no garbage collection is needed.
         stream.sink = DEAF
         self.deadline = None
+        self.lifetime = None
+        self.recourse = None
         self.last = None
         self.history = None
 

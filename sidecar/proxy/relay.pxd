@@ -9,7 +9,7 @@ from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.replay cimport Replay
 
 
-@cython.freelist(64)
+@cython.freelist(512)
 cdef class Relay:
     cdef public Exchange exchange
     cdef public Engine engine

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.http2.errors import HeaderListTooLarge
 from sidecar.http2.interface import HeaderBlock, Stream
+from sidecar.proxy import failure
 from sidecar.proxy.replay import CRUMB
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Relay:
 
     def __init__(self, exchange: Exchange, replay: Replay | None) -> None:
         self.exchange: Exchange | None = exchange  # until `discard`
-        self.engine = exchange.engine
+        self.engine = self.exchange.engine
         self.replay = replay
         self.source: Connection | None = None
         self.source_stream: Stream | None = None
@@ -186,7 +187,7 @@ class Relay:
         except HeaderListTooLarge as error:
             exchange = self.exchange  # held while it runs, as above
             assert exchange is not None
-            exchange.on_trailers_refused(self, str(error))
+            failure.refuse_trailers(exchange, self, str(error))
 
     def _hold(self, data: bytes, taken: int) -> None:
         pending = self.pending

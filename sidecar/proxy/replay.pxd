@@ -1,14 +1,20 @@
 # The C layout of a replay buffer; what it does is written in replay.py.
 
+cimport cython
+
 from sidecar.proxy.engine cimport Engine
 
+cdef Py_ssize_t _CRUMB, REPLAY_BUDGET
 
+
+@cython.freelist(256)
 cdef class Replay:
-    cdef public list chunks
+    cdef public object chunks
     cdef public Engine engine
     cdef public Py_ssize_t limit
     cdef public bint live
     cdef public Py_ssize_t size
 
+    @cython.locals(size=Py_ssize_t, newest=Py_ssize_t, chunks=list, last=bytes)
     cpdef object keep(self, bytes data)
     cpdef object drop(self)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Chunks are gathered up to this many octets: kept one by one, octets cost forty times what the budgets count.
 CRUMB: Final = 2048
+_CRUMB: Final = CRUMB  # for the compiled form, where it is a number in C and not seen from outside
 
 
 class Replay:
@@ -25,7 +26,7 @@ class Replay:
     def __init__(self, engine: Engine, limit: int) -> None:
         self.engine = engine
         self.limit = limit
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes] | tuple[()] = ()  # a list from the first octet on
         self.size: int = 0
         self.live: bool = True
 
@@ -37,12 +38,16 @@ class Replay:
         if self.size + size > self.limit or self.engine.replay_size + size > REPLAY_BUDGET:
             self.drop()
             return
-        chunks = self.chunks
-        newest = len(chunks) - 1  # no index from the end: what is compiled knows none
-        if newest >= 0 and len(chunks[newest]) + size <= CRUMB:
-            chunks[newest] = chunks[newest] + data
+        if not isinstance(self.chunks, list):
+            self.chunks = [data]
         else:
-            chunks.append(data)
+            chunks = self.chunks
+            newest = len(chunks) - 1  # no index from the end: what is compiled knows none
+            last = chunks[newest]
+            if len(last) + size <= _CRUMB:
+                chunks[newest] = last + data
+            else:
+                chunks.append(data)
         self.size += size
         self.engine.replay_size += size
 
@@ -52,4 +57,4 @@ class Replay:
             self.live = False
             self.engine.replay_size -= self.size
             self.size = 0
-            self.chunks = []
+            self.chunks = ()

@@ -1,10 +1,13 @@
 # The C face of an upstream connection; what it does is written in upstream.py.
 
+from sidecar.http2.interface cimport Stream
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.attempt cimport Attempt
 from sidecar.proxy.connection cimport Connection
 from sidecar.proxy.pool cimport EndpointPool
 from sidecar.proxy.wheel cimport Alarm
+
+cdef unsigned int _STREAM_ID_LIMIT
 
 
 cdef class Timeout(Alarm):
@@ -18,6 +21,7 @@ cdef class UpstreamConnection(Connection):
     cdef public Endpoint endpoint
     cdef public set attempts
     cdef public set own
+    cdef public unsigned int newest_id
     cdef public bint ready
     cdef public object settled
     cdef public bint draining
@@ -28,6 +32,7 @@ cdef class UpstreamConnection(Connection):
     cdef public Timeout idle
 
     cpdef bint has_slot(self) except -1
+    cpdef object add(self, Attempt attempt, Stream stream)
     cpdef object remove(self, Attempt attempt)
     cpdef object on_settings(self)
     cpdef object on_goaway(self, unsigned int last_stream_id, unsigned int error_code, bytes debug)

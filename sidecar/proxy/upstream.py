@@ -18,6 +18,7 @@ from sidecar.proxy.connection import Connection
 from sidecar.proxy.wheel import Alarm
 
 if TYPE_CHECKING:
+    from sidecar.http2.interface import Stream
     from sidecar.proxy.attempt import Attempt
     from sidecar.proxy.engine import Engine
     from sidecar.proxy.own_rpc import OwnStream
@@ -27,6 +28,7 @@ log = logging.getLogger("sidecar.proxy")
 
 # Ids are given up at three quarters, so that a replacement is up before the last one (H2-74; grpc-go the same).
 STREAM_ID_LIMIT: Final = LARGEST_STREAM_ID // 4 * 3
+_STREAM_ID_LIMIT: Final = STREAM_ID_LIMIT  # for the compiled form, where it is a number in C and not seen from outside
 
 
 class Timeout(Alarm):
@@ -51,6 +53,7 @@ class UpstreamConnection(Connection):
         self.endpoint: Endpoint = pool.endpoint
         self.attempts: set[Attempt] = set()
         self.own: set[OwnStream] = set()  # requests of the sidecar itself
+        self.newest_id: int = 0  # of a stream
         self.ready = False  # the peer's SETTINGS are here
         self.settled = asyncio.Event()  # ready, or lost before it was
         self.draining = False
@@ -64,13 +67,17 @@ class UpstreamConnection(Connection):
 
     def has_slot(self) -> bool:
         """Whether another attempt may start on it (H2-71)."""
-        codec = self.codec
-        return not self.draining and codec.open_streams < codec.remote_max_concurrent_streams
+        return not self.draining and self.codec.has_slot()
+
+    def add(self, attempt: Attempt, stream: Stream) -> None:
+        """An attempt has started, on `stream`."""
+        self.attempts.add(attempt)
+        self.newest_id = stream.id
 
     def remove(self, attempt: Attempt) -> None:
         """An attempt is over; its slot is free."""
         self.attempts.discard(attempt)
-        if self.codec.next_stream_id > STREAM_ID_LIMIT and not self.closing:
+        if self.newest_id > _STREAM_ID_LIMIT and not self.closing:
             self.on_exhausted()
         if self.endpoint.saturated:
             self.pool.on_slot()

@@ -24,6 +24,7 @@ cdef class ResponseHead:
     cdef public int http_status
     cdef public bint is_grpc
     cdef public bytes message
+    cdef public object pushback
 
 
 cpdef bint is_grpc(bytes content_type)
@@ -31,4 +32,5 @@ cpdef bint is_grpc(bytes content_type)
 cpdef RequestHead read_request(HeaderBlock block)
 @cython.locals(head=ResponseHead)
 cpdef ResponseHead read_response(HeaderBlock block)
+cpdef int status_of_answer(ResponseHead response, int http_status, bint grpc) except -2
 cpdef HeaderBlock build_request(RequestHead head, HeaderBlock block, object remaining, int attempts)

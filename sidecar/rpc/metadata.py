@@ -15,6 +15,10 @@ from sidecar.rpc.deadline import encode_timeout, parse_timeout
 
 _TE: Final = (b"te", b"trailers")
 NO_STATUS: Final = -1
+PUSHBACK: Final = b"grpc-retry-pushback-ms"
+_SERVER_ERRORS: Final = 500  # HTTP statuses
+NEVER: Final = -1  # as a pushback
+_MOST_MILLISECONDS: Final = 2**31 - 1
 _STATUS_DIGITS: Final = 3  # RFC 9110 section 15
 
 
@@ -84,13 +88,14 @@ class ResponseHead:
     `grpc_status` is NO_STATUS where the field is absent, `http_status` 0 where it is absent or no number.
     """
 
-    __slots__ = ("grpc_status", "http_status", "is_grpc", "message")
+    __slots__ = ("grpc_status", "http_status", "is_grpc", "message", "pushback")
 
     def __init__(self, block: HeaderBlock) -> None:
         self.http_status: int = 0
         self.grpc_status: int = NO_STATUS
         self.is_grpc: bool = False
         self.message: bytes = b""
+        self.pushback: int | None = None  # milliseconds; negative: do not try again; None: not said (RT-09)
         for name, value in block.fields:
             if name == b":status":
                 self.http_status = int(value) if len(value) == _STATUS_DIGITS and value.isdigit() else 0
@@ -100,6 +105,8 @@ class ResponseHead:
                 self.message = value
             elif name == b"content-type":
                 self.is_grpc = is_grpc(value)
+            elif name == PUSHBACK:
+                self.pushback = parse_pushback(value)
 
 
 # === reading ===
@@ -108,6 +115,15 @@ class ResponseHead:
 def is_grpc(content_type: bytes) -> bool:
     """Whether a content-type is gRPC's: the bare word, or followed by `+` or `;` (GR-01)."""
     return content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+", b";")
+
+
+def parse_pushback(value: bytes) -> int:
+    """Milliseconds to wait; NEVER for what is negative or no number as gRFC A6 writes it (RT-09)."""
+    if value.isdigit() and len(value) <= 10 and (value == b"0" or value[:1] != b"0"):
+        milliseconds = int(value)
+        if milliseconds <= _MOST_MILLISECONDS:
+            return milliseconds
+    return NEVER
 
 
 def read_request(block: HeaderBlock) -> RequestHead:
@@ -128,6 +144,18 @@ def read_response(block: HeaderBlock) -> ResponseHead:
     head = ResponseHead(block)
     block.meaning = head
     return head
+
+
+def status_of_answer(response: ResponseHead | None, http_status: int, grpc: bool) -> int:
+    """The grpc-status of an answer that ends with `response`, None for plain END_STREAM (GR-32, GR-34).
+
+    For a request that is not gRPC, only the HTTP statuses that speak against the endpoint are failures.
+    """
+    if response is not None and response.grpc_status != NO_STATUS:
+        return response.grpc_status
+    if grpc or http_status >= _SERVER_ERRORS:
+        return codes.status_of_http(http_status)
+    return codes.OK
 
 
 # === building ===
@@ -166,8 +194,11 @@ def build_request(head: RequestHead, block: HeaderBlock, remaining: float | None
     return HeaderBlock(fields, forward.never_indexed)
 
 
-def build_trailers_only(head: RequestHead, status: int, message: str) -> HeaderBlock:
-    """An answer that the sidecar makes itself, to be sent with END_STREAM (GR-20). Plain HTTP for a plain request."""
+def build_trailers_only(head: RequestHead, status: int, message: str, spent: bool = False) -> HeaderBlock:
+    """An answer that the sidecar makes itself, to be sent with END_STREAM (GR-20). Plain HTTP for a plain request.
+
+    `spent`: it has retried already, or must not: whoever hears this answer should not try again (F7).
+    """
     if not head.is_grpc:
         return HeaderBlock(
             [
@@ -175,15 +206,22 @@ def build_trailers_only(head: RequestHead, status: int, message: str) -> HeaderB
                 (b"x-sidecar-error", codes.encode_message(message)),
             ]
         )
-    return HeaderBlock(
-        [
-            (b":status", b"200"),
-            (b"content-type", head.content_type),
-            (b"grpc-status", b"%d" % status),
-            (b"grpc-message", codes.encode_message(message)),
-            (b"x-sidecar-error", b"true"),
-        ]
-    )
+    fields = [
+        (b":status", b"200"),
+        (b"content-type", head.content_type),
+        (b"grpc-status", b"%d" % status),
+        (b"grpc-message", codes.encode_message(message)),
+        (b"x-sidecar-error", b"true"),
+    ]
+    if spent:
+        fields.append((PUSHBACK, b"%d" % NEVER))
+    return HeaderBlock(fields)
+
+
+def forbid_retry(block: HeaderBlock) -> HeaderBlock:
+    """The end of an answer, which now says that the RPC should not be tried again."""
+    fields = [field for field in block.fields if field[0] != PUSHBACK]
+    return HeaderBlock([*fields, (PUSHBACK, b"%d" % NEVER)], block.never_indexed)
 
 
 def build_trailers(status: int, message: str) -> HeaderBlock:

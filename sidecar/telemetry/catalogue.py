@@ -51,6 +51,22 @@ EXCHANGE_DURATION: Final = _histogram(
 RETRIES: Final = _counter(
     "sidecar_proxy_retries_total", ("upstream", "reason"), "Attempts after the first, by why another one was made."
 )
+RETRIES_SUPPRESSED: Final = _counter(
+    "sidecar_proxy_retries_suppressed_total",
+    ("upstream", "reason"),
+    "Failures that the method's policy would have tried again, by why they were the answer all the same.",
+)
+HEDGE_WINS: Final = _counter(
+    "sidecar_proxy_hedge_wins_total", UPSTREAM, "Hedges that answered first; all of them are retries by reason `hedge`."
+)
+HEDGES_SUPPRESSED: Final = _counter(
+    "sidecar_proxy_hedges_suppressed_total", ("upstream", "reason"), "Hedges that were due and not made, by why."
+)
+OVERSTAYS: Final = _counter(
+    "sidecar_proxy_overstays_total",
+    ("upstream", "reason"),
+    "RPCs that were ended because of `timeouts.idle` or `timeouts.max_duration` of their method.",
+)
 REFUSALS: Final = _counter(
     "sidecar_proxy_refusals_total",
     ("upstream", "reason"),
@@ -190,7 +206,20 @@ BUILD: Final = _gauge(
 SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
     (
         "RPCs as the app saw them",
-        (EXCHANGES_STARTED, EXCHANGES, EXCHANGE_DURATION, RETRIES, REFUSALS, ROUTED, QUEUED, PAYLOAD),
+        (
+            EXCHANGES_STARTED,
+            EXCHANGES,
+            EXCHANGE_DURATION,
+            RETRIES,
+            RETRIES_SUPPRESSED,
+            HEDGE_WINS,
+            HEDGES_SUPPRESSED,
+            OVERSTAYS,
+            REFUSALS,
+            ROUTED,
+            QUEUED,
+            PAYLOAD,
+        ),
     ),
     (
         "Attempts as the endpoints saw them",

@@ -1,11 +1,16 @@
 # The C layout of the counters that the data path adds to; what they mean is written in metrics.py.
 
+cimport cython
+
+cdef int _STEPS, _SHIFT, _LAST
+cdef double _LONGEST
 
 cdef class Histogram:
     cdef public list counts
     cdef public long long count
     cdef public double total
 
+    @cython.locals(micros=cython.longlong, shift=int, index=int)
     cpdef object observe(self, double seconds)
     cpdef double quantile(self, double fraction)
 
@@ -19,6 +24,10 @@ cdef class UpstreamMetrics:
     cdef public list attempt_status
     cdef public Histogram attempt_latency
     cdef public dict retries
+    cdef public dict retries_suppressed
+    cdef public long long hedge_wins
+    cdef public dict hedges_suppressed
+    cdef public dict overstays
     cdef public dict refusals
     cdef public dict outcomes
     cdef public dict routed

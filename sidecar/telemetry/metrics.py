@@ -11,29 +11,30 @@ SHIFT = 3
 OCTAVES = 32  # of microseconds: up to 71 minutes
 STATUSES = 17  # grpc-status 0..16
 
+# Numbers of its own, so that the compiled form reckons without objects; there they are not seen from outside.
+_STEPS = STEPS
+_SHIFT = SHIFT
+_LAST = STEPS * (OCTAVES - SHIFT + 1) - 1  # index of the bucket for everything that is longer
+_LONGEST = 2.0**OCTAVES / 1e6  # seconds
+
 
 class Histogram:
     """Durations in seconds, counted per log-linear bucket of microseconds."""
 
     def __init__(self) -> None:
-        self.counts: list[int] = [0] * (STEPS * (OCTAVES - SHIFT + 1))
+        self.counts: list[int] = [0] * (_LAST + 1)
         self.count: int = 0
         self.total: float = 0.0
 
     def observe(self, seconds: float) -> None:
         """Count one duration; a negative one counts as zero."""
-        micros = int(seconds * 1e6)
-        if micros < STEPS:
-            if seconds < 0:
-                seconds = 0.0
-                micros = 0
-            index = micros
-        else:
-            shift = micros.bit_length() - SHIFT - 1
-            index = (shift << SHIFT) + (micros >> shift)
-            if index >= len(self.counts):
-                index = len(self.counts) - 1
-        self.counts[index] += 1
+        seconds = max(seconds, 0.0)
+        micros = int(min(seconds, _LONGEST) * 1e6)
+        shift = 0
+        while micros >> shift >= 2 * _STEPS:
+            shift += 1
+        index = (shift << _SHIFT) + (micros >> shift)
+        self.counts[min(index, _LAST)] += 1
         self.count += 1
         self.total += seconds
 
@@ -68,6 +69,10 @@ class UpstreamMetrics:
         self.attempt_status: list[int] = [0] * STATUSES
         self.attempt_latency = Histogram()
         self.retries: dict[str, int] = {}  # by reason
+        self.retries_suppressed: dict[str, int] = {}  # by why
+        self.hedge_wins: int = 0  # hedges that answered first; how many were made stands among the retries
+        self.hedges_suppressed: dict[str, int] = {}  # by why
+        self.overstays: dict[str, int] = {}  # by which of its timeouts an RPC was ended
         self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
         self.outcomes: dict[str, int] = {}  # by Outcome name
         self.routed: dict[str, int] = {}  # by the upstream that a route led to

@@ -260,6 +260,26 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
             "2:90: upstreams[0].balancing.hash_on 'trace-bin': a binary header cannot be hashed on",
         ),
         (
+            upstream("service_config: /no/such/file.json"),
+            "2:85: upstreams[0].service_config '/no/such/file.json' cannot be read: No such file or directory",
+        ),
+        (
+            upstream("""service_config: '{"methodConfig": [{"timeout": 1}]}'"""),
+            "2:85: upstreams[0].service_config: methodConfig[0].timeout must be a duration such as 0.1s, not 1",
+        ),
+        (
+            upstream("retry: {codes: [UNAVAILBLE]}"),
+            "2:85: upstreams[0].retry.codes[0] must be one of ABORTED,",
+        ),
+        (
+            upstream("retry: {per_try_timeout: 1s}"),
+            "2:94: upstreams[0].retry has per_try_timeout, which needs codes or idempotent: true",
+        ),
+        (
+            upstream("methods: {/shop.Cart/Add: {retry: {backoff_base: 1s}}}"),
+            "2:118: upstreams[0].methods./shop.Cart/Add.retry: backoff_base is above backoff_max",
+        ),
+        (
             upstream("methods: {/shop.Cart: {timeouts: {total: 1s}}}"),
             "2:91: upstreams[0].methods '/shop.Cart' is neither /pkg.Service/Method nor /pkg.Service/*",
         ),
@@ -292,6 +312,14 @@ def test_every_section_of_a_method_is_also_one_of_its_upstream() -> None:
     assert {field.name: own.get(field.name) for field in fields_of(MethodSettings)} == {
         field.name: field.shape.core for field in fields_of(MethodSettings)
     }
+
+
+def test_a_service_config_is_read_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "service_config.json"
+    path.write_text('{"methodConfig": [{"name": [{}], "timeout": "1s"}]}')
+    (entry,) = load(upstream(f"service_config: {path}")).upstreams
+    (inline,) = load(upstream(f"service_config: '{path.read_text()}'")).upstreams
+    assert entry.service_config == inline.service_config == path.read_text()
 
 
 def test_methods_load_by_their_names() -> None:

@@ -120,7 +120,7 @@ async def test_empty_upstream_is_refused_at_once(codec: type[Codec]) -> None:
     stage = await started(codec, servers=[])
     (call,) = await queue(stage, 1)
     assert (call.status, call.trailers_only) == (14, True)
-    assert call.message == "sidecar: greeter: consul lists no healthy instance of it"
+    assert call.message == "sidecar: greeter: consul lists no healthy instance of it; attempts: 0"
     assert stage.metrics.refusals == {"no_members": 1}
     assert stage.leaks() == []
 
@@ -165,7 +165,7 @@ async def test_closing_twice_is_closing_once(codec: type[Codec]) -> None:
     stage.dispatch.close("no longer configured")
     stage.dispatch.close("shutting_down")
     await stage.run()
-    assert (call.status, call.message) == (14, "sidecar: greeter: no longer configured")
+    assert (call.status, call.message) == (14, "sidecar: greeter: no longer configured; attempts: 0")
     assert stage.metrics.refusals == {"shutting_down": 1}
     assert stage.leaks() == []
 

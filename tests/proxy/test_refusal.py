@@ -9,6 +9,7 @@ from sidecar.http2.interface import Codec, CodecSettings, HeaderBlock
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import Endpoint
+from sidecar.proxy import failure
 from sidecar.proxy.settings import BufferSettings, LimitSettings
 from tests.proxy.call import OK, PLAIN, called
 from tests.proxy.pipe import REQUEST, RESPONSE
@@ -35,7 +36,7 @@ async def test_more_rpcs_than_the_cap_are_refused_with_its_name(codec: type[Code
     second = stage.apps[0].call(end=True)
     await stage.run()
     assert (second.status, second.trailers_only) == (14, True)
-    assert second.message == "sidecar: greeter: 1 RPCs are in flight, which is its limit"
+    assert second.message == "sidecar: greeter: 1 RPCs are in flight, which is its limit; attempts: 0"
     assert stage.metrics.refusals == {"in_flight_cap": 1}
     server.answer(request)
     await stage.run()
@@ -170,7 +171,7 @@ async def test_mistake_in_a_pick_costs_that_rpc_and_no_other(codec: type[Codec])
     head = [(name, b"/broken" if name == b":path" else value) for name, value in REQUEST]
     good, bad = app.call(end=True), app.call(head=head, end=True)
     await stage.run()
-    assert (bad.status, bad.message) == (13, "sidecar: greeter: internal error: ZeroDivisionError")
+    assert (bad.status, bad.message) == (13, "sidecar: greeter: internal error: ZeroDivisionError; attempts: 0")
     stage.server.connection.answer(stage.server.request)
     await stage.run()
     assert good.status == 0
@@ -178,7 +179,7 @@ async def test_mistake_in_a_pick_costs_that_rpc_and_no_other(codec: type[Codec])
     assert stage.leaks() == []
 
 
-@pytest.mark.parametrize("event", ["on_response_head", "on_response_data", "on_response_trailers", "on_attempt_reset"])
+@pytest.mark.parametrize("event", ["on_response_head", "on_response_data", "on_response_trailers", "reset"])
 @on_loop
 async def test_mistake_while_an_answer_is_read_costs_that_rpc_and_not_the_shared_connection(
     codec: type[Codec], event: str, monkeypatch: pytest.MonkeyPatch
@@ -187,21 +188,21 @@ async def test_mistake_while_an_answer_is_read_costs_that_rpc_and_not_the_shared
     other = stage.apps[0].call(end=True)
     await stage.run()
     exchange = next(exchange for exchange in stage.downstream[0].exchanges if exchange.stream.id == 1)
-    cls = type(exchange)
-    original = getattr(cls, event)
+    place = failure if event == "reset" else type(exchange)
+    original = getattr(place, event)
 
     def broken(self: object, *args: object) -> None:
-        if self is exchange:
+        if exchange in (self, getattr(self, "exchange", None)):
             raise ZeroDivisionError("a bug")
         original(self, *args)
 
     try:
-        monkeypatch.setattr(cls, event, broken)
+        monkeypatch.setattr(place, event, broken)
     except TypeError:
         pytest.skip("compiled: its methods cannot be replaced")
     server.respond(request)
     request.send(b"x")
-    if event == "on_attempt_reset":
+    if event == "reset":
         await stage.run()
         request.cancel()
     else:

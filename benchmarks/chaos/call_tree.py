@@ -1,0 +1,77 @@
+"""Case `tree`: four services in a row, each called through the caller's own proxy with retries on; the last one fails.
+
+Three attempts at every hop would make 81 executions of one RPC. What is counted is executions at the last service for
+each RPC offered to the first. The services between pass on the status of a failed call; in one tree they also pass on
+the trailer in which a sidecar says that the retries are spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.chaos import behaviour, envoy, fleet, ours
+from benchmarks.chaos.contender import Contender, Standing
+from benchmarks.chaos.drive import Drive
+from benchmarks.chaos.finding import Finding, Scale, Table, percent
+from benchmarks.chaos.fleet import Instance
+from benchmarks.stage import Stage
+
+HOPS = 4
+LIMIT = 1.2  # the issue's
+
+
+@dataclass
+class Tree:
+    """The services and the proxies in front of them, the first hop's first."""
+
+    contender: Contender
+    services: list[Instance]
+    standings: list[Standing]
+
+
+def call_tree(scale: Scale) -> Finding:
+    """One tree for each contender, side by side."""
+    finding = Finding("tree", f"A call tree of {HOPS} hops whose last service fails, retries on at every hop")
+    rate = scale.rate / 3  # every RPC is four here
+    rows = []
+    with Stage(fleet.everywhere()) as stage:
+        trees = [
+            _grow(stage, ours.contender("sidecar, apps pass pushback on", **ours.RETRIES), "--passes-pushback-on"),
+            _grow(stage, ours.contender("sidecar, apps do not", **ours.RETRIES)),
+            _grow(stage, envoy.contender("envoy", retries=True)),
+        ]
+        for tree in trees:
+            for waiting in (*tree.services, *tree.standings):
+                waiting.wait()
+        first_hops = [tree.standings[0] for tree in trees]
+        drive = Drive(stage, first_hops, rate, scale.before + scale.during, timeout=3.0)
+        begin = drive.start_at + scale.before
+        drive.look_until(begin)
+        for tree in trees:
+            tree.services[-1].begin(behaviour.TRAILERS_ONLY)
+        records = drive.finish()
+        for tree in trees:
+            name = tree.contender.name
+            offered = records[name].stretch(begin)
+            counts = [sum(at >= begin for at, _ in service.executions()) for service in tree.services]
+            ratios = [count / max(1, offered.count) for count in counts]
+            rows.append((name, str(offered.count), *(f"{ratio:.2f}" for ratio in ratios), percent(offered.error_rate)))
+            if tree.contender.ours:
+                allowed = LIMIT + ours.RETRY_FLOOR / rate
+                sentence = f"{name}: at most {LIMIT} executions at the last service per RPC offered, and the floor"
+                finding.claim(
+                    sentence, ratios[-1] <= allowed, f"{ratios[-1]:.2f}; with the floor {allowed:.2f} allowed"
+                )
+    headings = ("proxy", "offered", *(f"at service {hop + 1}" for hop in range(HOPS)), "errors")
+    finding.tables.append(Table(finding.title, headings, rows))
+    return finding
+
+
+def _grow(stage: Stage, contender: Contender, *options: str) -> Tree:
+    tree = Tree(contender, [], [])
+    planted = sum(process.name == fleet.GRPCIO for process in stage.processes)
+    for hop in reversed(range(HOPS)):
+        following = [f"--next=127.0.0.1:{tree.standings[0].port}"] if tree.standings else []
+        tree.services.insert(0, Instance(stage, planted + hop + 1, *following, *options))
+        tree.standings.insert(0, Standing(stage, contender, [tree.services[0].address]))
+    return tree

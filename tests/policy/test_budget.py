@@ -1,0 +1,90 @@
+"""How much of the load may be retries and hedges (RT-03, RT-12)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.policy.budget import HedgeBudget, RetryBudget, RetryThrottle
+from sidecar.policy.method_settings import BudgetSettings, ThrottleSettings
+
+NOW = 1000.0
+
+
+@pytest.mark.parametrize(("in_flight", "allowed"), [(0, 3), (10, 3), (18, 3), (24, 4), (120, 20), (1200, 200)])
+def test_retries_are_a_fifth_of_what_is_no_retry_and_never_less_than_the_floor(in_flight: int, allowed: int) -> None:
+    budget = RetryBudget(BudgetSettings())
+    for _ in range(in_flight):
+        budget.begin(NOW)
+    assert sum(budget.take(in_flight, NOW) for _ in range(1000)) == allowed
+    assert budget.active == allowed
+
+
+def test_a_place_that_is_given_back_can_be_taken_again() -> None:
+    budget = RetryBudget(BudgetSettings(ratio=0.0, floor=1))
+    assert budget.take(100, NOW)
+    assert not budget.take(100, NOW)
+    budget.give_back()
+    assert budget.take(100, NOW)
+
+
+def test_no_floor_and_no_ratio_is_no_retry() -> None:
+    assert not RetryBudget(BudgetSettings(ratio=0.0, floor=0)).take(1000, NOW)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(5, 20), (100, 10), (1000, 10)])
+def test_where_everything_fails_fast_a_fifth_is_retried_and_ten_a_second(rate: int, seconds: int) -> None:
+    budget = RetryBudget(BudgetSettings())
+    retries = 0
+    for number in range(rate * seconds):
+        now = NOW + number / rate
+        budget.begin(now)
+        while budget.take(1, now):  # it fails, again and again, and each time at once
+            budget.give_back()
+            retries += 1
+    offered = rate * seconds
+    assert 0.2 * offered <= retries <= 0.2 * offered + 10 * (seconds + 2)
+
+
+def test_what_was_saved_up_lasts_for_two_seconds() -> None:
+    budget = RetryBudget(BudgetSettings(floor=100))
+    for _ in range(1000):
+        budget.begin(NOW)
+    assert sum(budget.take(1, NOW + 1.9) for _ in range(500)) == 100
+    for _ in range(100):
+        budget.give_back()
+    assert sum(budget.take(1, NOW + 4.0) for _ in range(500)) == 20
+
+
+def test_tokens_stay_between_nothing_and_their_most() -> None:
+    throttle = RetryThrottle(ThrottleSettings(max_tokens=2, token_ratio=0.7))
+    throttle.succeed()
+    assert throttle.tokens == 2
+    for _ in range(5):
+        throttle.fail()
+    assert throttle.tokens == 0
+    throttle.succeed()
+    throttle.succeed()
+    assert throttle.tokens == pytest.approx(1.4)
+    assert throttle.open
+
+
+def test_the_ratio_keeps_three_decimals() -> None:
+    assert RetryThrottle(ThrottleSettings(token_ratio=0.12345)).ratio == 0.123
+
+
+def test_hedges_are_a_twentieth_of_the_rpcs_however_they_come() -> None:
+    budget = HedgeBudget(0.05)
+    hedges = 0
+    for number in range(10_000):
+        budget.earn()
+        if number > 1000:  # everything is slow from here on
+            hedges += budget.spend()
+    assert hedges <= 0.05 * 10_000
+    assert hedges >= 0.05 * 9000
+
+
+def test_a_quiet_hour_saves_no_more_than_ten_hedges() -> None:
+    budget = HedgeBudget(0.05)
+    for _ in range(100_000):
+        budget.earn()
+    assert sum(budget.spend() for _ in range(100)) == 10
