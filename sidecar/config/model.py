@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
+from sidecar.policy.ejection_settings import EjectionSettings
 from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
 from sidecar.policy.route import RouteSettings
 from sidecar.policy.settings import BalancingSettings
@@ -70,6 +71,10 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     discovery: Annotated[DiscoverySettings, Meta(description="Which instances are taken.")] = DiscoverySettings()
     connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
     limits: Annotated[LimitSettings, Meta(description="What the upstream may hold.")] = LimitSettings()
+    ejection: Annotated[
+        EjectionSettings,
+        Meta(description="When an instance that fails is left out, and how it comes back."),
+    ] = EjectionSettings()
     timeouts: Annotated[TimeoutSettings | None, Meta(description="How long an RPC may last; no limit if unset.")] = None
     methods: Annotated[
         dict[str, MethodSettings],
