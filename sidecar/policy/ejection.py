@@ -6,6 +6,7 @@ and sets the timer to `next_at`. An endpoint that is out gets one RPC when its t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sidecar.policy import event as kinds
@@ -299,17 +300,22 @@ class Ejection:
                 moments.append(standing.until)
         return min(moments, default=None)
 
-    def tick(self, now: float) -> list[Event]:
-        """Judge by A50 if its interval is over; let those be tried whose time is over."""
+    def tick(self, now: float, serves: Callable[[Endpoint], bool]) -> list[Event]:
+        """Judge by A50 if its interval is over; let those be tried whose time is over.
+
+        A trial that lasts passes if the endpoint `serves`, that is, has begun to answer it; else another may begin.
+        """
         self.out = [endpoint for endpoint in self.out if not endpoint.removed]
         events: list[Event] = []
         if self._rule is not None and now >= self.judged_at + self._rule.interval:
             events += self._judge_interval(now)
-        for endpoint in self.out:
+        for endpoint in list(self.out):
             standing = endpoint.standing
             if standing is None or now < standing.until:
                 continue
-            if endpoint.on_trial:
+            if endpoint.on_trial and serves(endpoint):
+                events.append(self._take_in(endpoint, PASS, "its trial RPC is being answered", now))
+            elif endpoint.on_trial:
                 self.cluster.end_trial(endpoint)
             elif endpoint.state == EJECTED and not standing.outlier:
                 events.append(self._try_out(endpoint, now))

@@ -86,8 +86,16 @@ class Ejector:
 
     def _on_due(self) -> None:
         if self.dispatch.ejection is not None:
-            self._note_all(self.dispatch.ejection.tick(self.engine.now))
+            self._note_all(self.dispatch.ejection.tick(self.engine.now, self._serves))
         self._set_alarm()
+
+    def _serves(self, endpoint: Endpoint) -> bool:
+        """Whether it has begun to answer an RPC that went there in its present state: a stream may last for days."""
+        pool = self.dispatch.pools.get(endpoint)
+        if pool is None:
+            return False
+        attempts = [attempt for connection in (*pool.connections, *pool.draining) for attempt in connection.attempts]
+        return any(attempt.answered_at and attempt.started_at >= endpoint.since_at for attempt in attempts)
 
     def _note_all(self, events: Iterable[Event]) -> None:
         for event in events:

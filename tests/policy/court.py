@@ -38,6 +38,7 @@ class Court:
         self.settings = EjectionSettings(**{"jitter": 0.0, **changes})  # type: ignore[arg-type]
         self.ejection = Ejection(self.cluster, self.settings, random.Random(seed), self.now, classifier)
         self.events: list[Event] = []
+        self.serving: set[Endpoint] = set()  # those that have begun to answer their trial
 
     def discover(self, count: int) -> None:
         """The registry lists so many; all of them are connected at once."""
@@ -91,7 +92,7 @@ class Court:
                 break
             self.now = max(self.now, due_at)
             before = self.ejection.next_at()
-            self.events += self.ejection.tick(self.now)
+            self.events += self.ejection.tick(self.now, self.serving.__contains__)
             assert self.ejection.next_at() != before, "what was due is done"
         self.now = until
 

@@ -164,6 +164,19 @@ def test_a_trial_that_does_not_end_lets_another_begin_after_ten_seconds() -> Non
     assert court.states == "hhh"
 
 
+def test_a_trial_that_lasts_passes_when_the_endpoint_has_begun_to_answer_it() -> None:
+    court = Court()
+    court.fail(0, 5)
+    court.pass_time(1)
+    court.ejection.begin_trial(court[0], court.now)
+    court.serving.add(court[0])
+    court.pass_time(9.9)
+    assert court.states == "phh"
+    court.pass_time(0.1)
+    assert court.states == "hhh"
+    assert court.events[-1].text == "10.0.0.0:80 is back: its trial RPC is being answered"
+
+
 def test_what_began_before_the_ejection_is_no_trial() -> None:
     court = Court()
     began_at = court.now

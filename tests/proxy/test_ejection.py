@@ -153,6 +153,24 @@ async def test_a_trial_that_the_app_cancels_is_followed_by_another(codec: type[C
 
 
 @on_loop
+async def test_a_long_stream_passes_the_trial_once_it_is_being_answered(codec: type[Codec]) -> None:
+    town = await Town.of(codec)
+    bad, good = town.stage.servers
+    await town.answer_many(10, bad)
+    await town.stage.advance(1.01)
+    _, server, request = await town.call()
+    assert server is bad
+    await town.stage.advance(10.01)  # hangs: another RPC may try
+    _, server, request = await town.call()
+    assert server is bad
+    bad.connection.respond(request)
+    await town.stage.run()
+    assert await town.answer(None) is good
+    await town.stage.advance(10.01)
+    assert town.endpoint(bad).state == HEALTHY
+
+
+@on_loop
 async def test_refused_streams_are_not_counted(codec: type[Codec]) -> None:
     town = await Town.of(codec)
     bad = town.stage.server
