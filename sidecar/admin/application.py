@@ -28,6 +28,7 @@ def local_application(view: SidecarView, bound_host: str) -> web.Application:
             web.get("/", inspection.front),
             *_probes(inspection),
             web.get("/clusters", inspection.clusters),
+            web.get("/events", inspection.events),
             web.get("/upstreams", inspection.upstreams),
             web.get("/config_dump", inspection.config_dump),
             web.get("/server_info", inspection.server_info),

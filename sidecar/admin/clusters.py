@@ -5,6 +5,8 @@ The field names are a promise, kept in docs/operations.md and in a test. Duratio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from sidecar.admin.text import printable
@@ -145,32 +147,33 @@ def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) ->
 
 def _why(endpoint: Endpoint, cluster: Cluster, picked: bool) -> str:
     """Why it is, or is not, among those that RPCs are balanced over, in the order in which `Cluster` decides."""
-    unhealthy = "; ".join(_ailments(endpoint))
-    doubtful = f"the registry no longer lists it, or not as passing ({endpoint.member.status})"
+    reasons = list(_doubts(endpoint))
     if picked:
-        if unhealthy:
-            return f"{unhealthy}; picked because no healthy endpoint is ready"
-        return f"{doubtful}; picked because no better endpoint is ready" if endpoint.suspect else "ready"
+        if not endpoint.healthy:
+            reasons.append("picked because no healthy endpoint is ready")
+        elif endpoint.suspect:
+            reasons.append("picked because no better endpoint is ready")
+        return "; ".join(reasons) or "ready"
+    if len(reasons) == 1 and endpoint.suspect:
+        reasons.append("kept as a last resort")
+    return "; ".join(reasons) or _why_spared(endpoint, cluster)
+
+
+def _doubts(endpoint: Endpoint) -> Iterator[str]:
+    """Everything that speaks against it: connection, ejection, health check, the registry's word (E14)."""
     if endpoint.connectivity != READY:
         detail = f": {endpoint.last_error}" if endpoint.last_error else ""
-        return f"not connected ({CONNECTIVITY_NAMES[endpoint.connectivity]}){detail}"
-    if endpoint.saturated:
-        return "all its stream slots are taken"
-    if endpoint.checkup == AWAITED:
-        return f"its first health check is awaited{f': {endpoint.finding}' if endpoint.finding else ''}"
-    if unhealthy:
-        return unhealthy
-    return f"{doubtful}; kept as a last resort" if endpoint.suspect else _why_spared(endpoint, cluster)
-
-
-def _ailments(endpoint: Endpoint) -> list[str]:
-    """What speaks against its health: ejection's verdict and the health check's, each with its reason (E14)."""
-    found = []
+        yield f"not connected ({CONNECTIVITY_NAMES[endpoint.connectivity]}){detail}"
+    elif endpoint.saturated:
+        yield "all its stream slots are taken"
+    elif endpoint.checkup == AWAITED:
+        yield f"its first health check is awaited{f': {endpoint.finding}' if endpoint.finding else ''}"
     if endpoint.state != HEALTHY:
-        found.append(f"{STATE_NAMES[endpoint.state]}: {endpoint.reason or 'no reason was given'}")
+        yield f"{STATE_NAMES[endpoint.state]}: {endpoint.reason or 'no reason was given'}"
     if endpoint.checkup == FAILED:
-        found.append(f"health check failed: {endpoint.finding}")
-    return found
+        yield f"health check failed: {endpoint.finding}"
+    if endpoint.suspect:
+        yield f"the registry no longer lists it, or not as passing ({endpoint.member.status})"
 
 
 def _why_spared(endpoint: Endpoint, cluster: Cluster) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from sidecar.admin.clusters import ClustersPage, UpstreamPage, count_endpoints, describe, to_text
+from sidecar.admin.events import EventsPage, recent_events
 from sidecar.admin.guard import answer
 from sidecar.admin.view import SidecarView
 from sidecar.rpc.status import STATUS_NAMES
@@ -27,6 +28,7 @@ PAGES: Final[tuple[tuple[str, str, str], ...]] = (
     ("GET", "/metrics", "Prometheus metrics"),
     ("GET", "/clusters", "every upstream with its endpoints, as a table"),
     ("GET", "/clusters?format=json", "the same in full"),
+    ("GET", "/events", "the newest events of each upstream's endpoints: ejected, back, unreachable, and why; as JSON"),
     ("GET", "/upstreams", "names and listen addresses of the upstreams that the app dials, as JSON"),
     ("GET", "/config_dump", "the configuration in force, without secrets, as JSON"),
     ("GET", "/server_info", "version, codec, event loop, as JSON"),
@@ -80,6 +82,11 @@ class Inspection:
             pages.append(describe(upstream, self._view.now()))
             await asyncio.sleep(0)
         return _json(ClustersPage(upstreams=tuple(pages))) if form == "json" else answer(to_text(pages))
+
+    async def events(self, request: web.Request) -> web.Response:
+        """What became of endpoints lately, and why (E15)."""
+        now = self._view.now()
+        return _json(EventsPage(upstreams=tuple(recent_events(upstream, now) for upstream in self._view.upstreams())))
 
     async def upstreams(self, request: web.Request) -> web.Response:
         """Names and listen addresses: what an app needs to find its upstreams (A2)."""

@@ -10,11 +10,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from sidecar.admin.log import set_level
+from sidecar.app.own_classifier import load_classifiers
 from sidecar.app.registration import Registration, build_registry
 from sidecar.app.upstream import Upstream, load_balancers
 from sidecar.config.model import Config, UpstreamEntry
 from sidecar.http2.codec import load_codec
 from sidecar.policy.balancer import Balancer
+from sidecar.policy.judge import Classifier
 from sidecar.proxy.listener import Listener
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Reload:
         self.config = config
         self.entries = {entry.known_as: entry for entry in config.upstreams}
         self.balancers: dict[str, Balancer] = {}
+        self.classifiers: dict[str, Classifier] = {}
         self.fresh: dict[str, Upstream] = {}  # upstreams that are new, bound
         self.moved: dict[str, Listener] = {}  # new listeners of upstreams that stay, bound
         self.codec_class = sidecar.engine.codec_class
@@ -43,6 +46,8 @@ class Reload:
         """Make everything that is new. Every problem as a sentence; with any, call `abandon`."""
         wanted = {name: entry for name, entry in self.entries.items() if self._needs_balancer(entry)}
         self.balancers, problems = load_balancers(wanted, self.sidecar.rng)
+        self.classifiers, more = load_classifiers(self.entries)
+        problems += more
         for name, entry in self.entries.items():
             listener = self._new_listener(name, entry)
             if listener is not None:
@@ -71,7 +76,9 @@ class Reload:
     def _new_listener(self, name: str, entry: UpstreamEntry) -> Listener | None:
         known = self.sidecar.by_name.get(name)
         if known is None and name in self.balancers:
-            self.fresh[name] = Upstream(self.sidecar.engine, entry, self.balancers[name], self.config.zone)
+            classifier = self.classifiers.get(name)
+            zone = self.config.zone
+            self.fresh[name] = Upstream(self.sidecar.engine, entry, self.balancers[name], zone, classifier)
             return self.fresh[name].listener
         if known is not None and known.entry.listen != entry.listen:
             self.moved[name] = known.build_listener(entry.listen)
@@ -141,7 +148,8 @@ class Reload:
             refollow = True
         else:
             before = upstream.entry
-            upstream.reconfigure(entry, self.balancers.get(name), self.config.zone)
+            classifier = self.classifiers.get(name)
+            upstream.reconfigure(entry, self.balancers.get(name), self.config.zone, classifier)
             if name in self.moved:
                 sidecar.former.append(upstream.move(self.moved[name]))
             refollow = _members_of(before) != _members_of(entry)

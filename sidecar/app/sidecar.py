@@ -18,6 +18,7 @@ from sidecar.admin.access import AccessLog
 from sidecar.admin.log import set_level
 from sidecar.admin.server import AdminServer
 from sidecar.admin.view import UpstreamView
+from sidecar.app.own_classifier import load_classifiers
 from sidecar.app.registration import Registration, build_registry
 from sidecar.app.reload import Reload
 from sidecar.app.upstream import Upstream, load_balancers
@@ -80,10 +81,12 @@ class Sidecar:
         )
         entries = {entry.known_as: entry for entry in config.upstreams}
         balancers, problems = load_balancers(entries, self.rng)
-        if problems:
-            raise ValueError("\n".join(problems))
+        classifiers, more = load_classifiers(entries)
+        if problems or more:
+            raise ValueError("\n".join(problems + more))
         self.by_name = {
-            name: Upstream(self.engine, entry, balancers[name], config.zone) for name, entry in entries.items()
+            name: Upstream(self.engine, entry, balancers[name], config.zone, classifiers.get(name))
+            for name, entry in entries.items()
         }
         for upstream in self.by_name.values():
             upstream.lead_on(self.by_name)

@@ -16,6 +16,7 @@ from sidecar.control.watch import Watch
 from sidecar.policy.balancer import Balancer
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
+from sidecar.policy.judge import Classifier
 from sidecar.policy.method import MethodTable, build_table, merged
 from sidecar.policy.method_settings import MethodSettings
 from sidecar.policy.route import Router
@@ -31,7 +32,14 @@ from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, Upstream
 class Upstream:
     """A configured upstream. It ends with `retire` (a reload left it out) or with the process."""
 
-    def __init__(self, engine: Engine, entry: UpstreamEntry, balancer: Balancer, zone: str = "") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        entry: UpstreamEntry,
+        balancer: Balancer,
+        zone: str = "",
+        classifier: Classifier | None = None,
+    ) -> None:
         self.engine = engine
         self.entry = entry
         name = entry.known_as
@@ -39,6 +47,7 @@ class Upstream:
         self.metrics = UpstreamMetrics(name)
         self.listener_metrics = ListenerMetrics(name)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
+        self.dispatch.ejector.reconfigure(entry.ejection, classifier)
         self.listener = self.build_listener(entry.listen)
         self._watch: asyncio.Task[None] | None = None
 
@@ -68,11 +77,18 @@ class Upstream:
             self._watch.cancel()
             self._watch = None
 
-    def reconfigure(self, entry: UpstreamEntry, balancer: Balancer | None, zone: str = "") -> None:
+    def reconfigure(
+        self,
+        entry: UpstreamEntry,
+        balancer: Balancer | None,
+        zone: str = "",
+        classifier: Classifier | None = None,
+    ) -> None:
         """New settings; a new balancer starts with the endpoints and their counters as they are."""
         self.entry = entry
         self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing, own_zone(entry, zone))
         self.dispatch.reconfigure(entry.connection, entry.limits, methods_of(entry))
+        self.dispatch.ejector.reconfigure(entry.ejection, classifier)
 
     def move(self, listener: Listener) -> Listener:
         """Listen there from now on; returns the former listener, whose connections live on."""

@@ -115,6 +115,9 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
                 f"upstreams[{index}].balancing.zone_aware needs the sidecar's zone: set own, or service.meta.zone"
             )
             yield (*path, "balancing", "zone_aware"), sentence
+        if is_text(entry.ejection.classifier) and not _CLASS.fullmatch(str(entry.ejection.classifier)):
+            sentence = f"upstreams[{index}].ejection.classifier '{entry.ejection.classifier}' is not module:function"
+            yield (*path, "ejection", "classifier"), sentence
         for key in ("filter", "datacenter"):
             if getattr(entry.discovery, key) and config.registry.file:
                 sentence = f"upstreams[{index}].discovery.{key} needs Consul; a file registry has no such thing"
@@ -231,6 +234,9 @@ def check_order(config: Config) -> Iterator[Finding]:
         if entry.connection.backoff_base > entry.connection.backoff_max:
             path = ("upstreams", index, "connection")
             yield (*path, "backoff_base"), f"{name_of(path)}: backoff_base is above backoff_max"
+        if entry.ejection.first_time > entry.ejection.max_time:
+            path = ("upstreams", index, "ejection")
+            yield (*path, "first_time"), f"{name_of(path)}: first_time is above max_time"
 
 
 CHECKS: tuple[Check, ...] = (

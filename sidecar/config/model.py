@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
+from sidecar.policy.ejection_settings import EjectionSettings
 from sidecar.policy.method_settings import (
     BudgetSettings,
     HedgeSettings,
@@ -81,6 +82,10 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     hedge: Annotated[
         HedgeSettings | None, Meta(description="A second attempt beside a slow first one; none if unset.")
     ] = None
+    ejection: Annotated[
+        EjectionSettings,
+        Meta(description="When an instance that fails is left out, and how it comes back."),
+    ] = EjectionSettings()
     timeouts: Annotated[TimeoutSettings | None, Meta(description="How long an RPC may last; no limit if unset.")] = None
     methods: Annotated[
         dict[str, MethodSettings],

@@ -1,5 +1,6 @@
 # The C layout of an endpoint; what its fields mean is written in endpoint.py.
 
+from sidecar.policy.standing cimport Standing
 from sidecar.telemetry.metrics cimport Histogram
 
 
@@ -22,6 +23,7 @@ cdef class Endpoint:
     cdef public int state
     cdef public str reason
     cdef public double since_at
+    cdef public Standing standing
     cdef public bint on_trial
     cdef public int checkup
     cdef public str finding

@@ -8,6 +8,7 @@ decides.
 from __future__ import annotations
 
 from sidecar.policy.snapshot import PASSING, Member
+from sidecar.policy.standing import Standing
 from sidecar.telemetry.metrics import Histogram
 
 # Connectivity, as gRPC names it, written by the pool. Numbers, because the hot path compares them.
@@ -57,6 +58,7 @@ class Endpoint:
         self.state: int = HEALTHY
         self.reason: str = ""  # why `state` is what it is, in words
         self.since_at: float = now
+        self.standing: Standing | None = None  # what ejection remembers of it; None: no attempt has ended yet
         self.on_trial: bool = False  # in probation, and the one RPC of its trial is under way
 
         self.checkup: int = UNCHECKED

@@ -4,13 +4,14 @@ cimport cython
 
 from sidecar.http2.interface cimport HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer cimport Balancer
+from sidecar.policy.ejection cimport Ejection
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.upstream cimport UpstreamConnection
 from sidecar.telemetry.metrics cimport UpstreamMetrics
 
 cdef StreamSink DEAF
-cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED
+cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED, _REMOTE
 
 
 cdef class Attempt(StreamSink):
@@ -25,6 +26,7 @@ cdef class Attempt(StreamSink):
     cdef public double answered_at
     cdef public long long flush_mark
     cdef public bint done
+    cdef public bint local
     cdef public int status
     cdef public int outcome
     cdef public str detail
@@ -40,6 +42,7 @@ cdef class Attempt(StreamSink):
     cpdef object open(self, Stream stream)
     @cython.locals(
         stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double,
-        balancer=Balancer,
+        balancer=Balancer, ejection=Ejection, blame=int,
     )
     cpdef object close(self, int outcome, int status, str detail=*)
+    cpdef int _blame(self, int outcome, int status, double now) except -1

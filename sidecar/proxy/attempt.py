@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.proxy import failure
-from sidecar.rpc.outcome import CANCELLED, OUTCOME_NAMES, SUCCESS
-from sidecar.rpc.status import RESOURCE_EXHAUSTED
+from sidecar.rpc.outcome import CANCELLED, LOCAL, NOBODY, OUTCOME_NAMES, REFUSED, REMOTE, SUCCESS
+from sidecar.rpc.status import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import UpstreamMetrics, bump
 from sidecar.telemetry.record import AttemptRecord
 
@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
     from sidecar.proxy.upstream import UpstreamConnection
 
+# A deadline noticed so much after it passed was slept through, by the process or by its machine; the answer may be here
+# already, unread. Seconds.
+OVERSLEPT: Final = 0.1
+
 # Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
 _SUCCESS: Final = SUCCESS
 _CANCELLED: Final = CANCELLED
 _RESOURCE_EXHAUSTED: Final = RESOURCE_EXHAUSTED
+_REMOTE: Final = REMOTE
 
 
 class Attempt(StreamSink):
@@ -39,6 +44,7 @@ class Attempt(StreamSink):
         "endpoint",
         "exchange",
         "flush_mark",
+        "local",
         "number",
         "outcome",
         "reason",
@@ -62,6 +68,7 @@ class Attempt(StreamSink):
         self.answered_at: float = 0.0  # when the response head came; 0: not yet
         self.flush_mark: int = self.connection.flushes
         self.done = False
+        self.local = False  # it ended on this side of the connection
         self.status: int = 0
         self.outcome: int = _SUCCESS
         self.detail = ""
@@ -102,6 +109,7 @@ class Attempt(StreamSink):
 
     def on_reset(self, error_code: int, remote: bool) -> None:
         if not self.done:
+            self.local = not remote
             try:
                 failure.reset(self, error_code, remote)
             except Exception as error:
@@ -116,6 +124,7 @@ class Attempt(StreamSink):
 
     def on_connection_lost(self, detail: str) -> None:
         """The connection is gone, and the stream with it."""
+        self.local = True
         try:
             failure.lose(self, detail)
         except Exception as error:
@@ -131,6 +140,8 @@ class Attempt(StreamSink):
         """The request head is on its way."""
         self.stream = stream
         self.endpoint.in_flight += 1
+        if self.endpoint.state:  # not healthy
+            self.exchange.dispatch.begin_trial(self.endpoint)
         self.connection.add(self, stream)
         self.exchange.dispatch.metrics.attempt_started += 1
 
@@ -166,7 +177,9 @@ class Attempt(StreamSink):
         metrics = self.exchange.dispatch.metrics
         metrics.attempt_status[status] += 1
         metrics.attempt_latency.observe(self.seconds)
+        blame: int = _REMOTE
         if outcome != _SUCCESS:
+            blame = self._blame(outcome, status, now)
             bump(metrics.outcomes, OUTCOME_NAMES[outcome])
         if endpoint.foreign:
             self._count_foreign(metrics)
@@ -175,6 +188,11 @@ class Attempt(StreamSink):
         balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
         if status == _RESOURCE_EXHAUSTED and outcome != _CANCELLED:
             balancer.push_back(endpoint, 0.0, now)
+        ejection = self.exchange.dispatch.ejection
+        if ejection is not None:
+            event = ejection.record(endpoint, blame, outcome, status, self.started_at, now, self.exchange.head.path)
+            if event is not None:
+                self.exchange.dispatch.note(event)
         connection.remove(self)
 
     def _count_foreign(self, metrics: UpstreamMetrics) -> None:
@@ -189,6 +207,15 @@ class Attempt(StreamSink):
         """The endpoint asked to be spared: the balancer should know, whether or not the RPC is retried (RT-09)."""
         balancer = self.exchange.dispatch.cluster.balancer
         balancer.push_back(self.endpoint, max(0.0, milliseconds / 1000), self.exchange.engine.now)
+
+    def _blame(self, outcome: int, status: int, now: float) -> int:
+        """Whose doing it is that it did not succeed."""
+        if outcome in (CANCELLED, REFUSED) or (self.local and self.unsent):
+            return NOBODY
+        deadline_at = self.exchange.deadline_at
+        if status == DEADLINE_EXCEEDED and deadline_at and now - deadline_at > OVERSLEPT:
+            return NOBODY
+        return LOCAL if self.local else REMOTE
 
     def record(self) -> AttemptRecord:
         """For the access log."""

@@ -4,6 +4,7 @@ cimport cython
 
 from sidecar.http2.interface cimport HeaderBlock
 from sidecar.policy.cluster cimport Cluster
+from sidecar.policy.ejection cimport Ejection
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.method cimport MethodTable
 from sidecar.proxy.engine cimport Engine
@@ -24,6 +25,8 @@ cdef class Dispatch:
     cdef public MethodTable methods
     cdef public long long max_in_flight
     cdef public Py_ssize_t replay_size
+    cdef public Ejection ejection
+    cdef public object ejector
     cdef public bint wants_context
     cdef public object router
     cdef public long long in_flight

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.policy.cluster import ALL_SATURATED, QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
-from sidecar.policy.endpoint import IDLE, Endpoint
+from sidecar.policy.ejection import Ejection
+from sidecar.policy.endpoint import IDLE, PROBATION, Endpoint
+from sidecar.policy.event import Event
 from sidecar.policy.method import MethodTable
 from sidecar.proxy.connection import Connection
+from sidecar.proxy.ejector import Ejector
 from sidecar.proxy.pool import EndpointPool
 from sidecar.proxy.settings import ConnectionSettings, LimitSettings
 from sidecar.proxy.upstream import Timeout, UpstreamConnection
@@ -49,6 +52,8 @@ class Dispatch:
         self.methods = methods  # None: nothing is set by method
         self.max_in_flight: int = limits.max_in_flight  # of `limits`, at hand for every RPC
         self.replay_size: int = limits.replay_size
+        self.ejection: Ejection | None = None  # written by `ejector`; None: nobody is judged
+        self.ejector = Ejector(self)
         self.wants_context = cluster.balancer.wants_context
         self.router: Router[Dispatch] | None = None  # of the RPCs that the app sends here; None: all stay
         self.in_flight: int = 0
@@ -103,6 +108,17 @@ class Dispatch:
             return
         host, _, port = address.rpartition(":")
         await loop.create_connection(lambda: _protocol(connection), host.strip("[]"), int(port))
+
+    # === ejection: the rare calls, handed on ===
+
+    def note(self, event: Event) -> None:
+        """What became of an endpoint."""
+        self.ejector.note(event)
+
+    def begin_trial(self, endpoint: Endpoint) -> None:
+        """An RPC goes to an endpoint that is not healthy: on trial, or since no better one is ready."""
+        if endpoint.state == PROBATION:
+            self.ejector.begin_trial(endpoint)
 
     # === placing ===
 
@@ -222,6 +238,7 @@ class Dispatch:
         self.cluster.on_members.remove(self.on_members)
         self.cluster.on_pickable.remove(self.on_pickable)
         self.engine.cancel_alarm(self._timeout)
+        self.ejector.close()
         for pool in self.pools.values():
             pool.close(reason)
         self.pools.clear()

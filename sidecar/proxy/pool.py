@@ -8,7 +8,6 @@ nothing.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final
 
 from sidecar.policy.backoff import Backoff
@@ -19,7 +18,6 @@ from sidecar.telemetry.metrics import bump
 if TYPE_CHECKING:
     from sidecar.proxy.dispatch import Dispatch
 
-log = logging.getLogger("sidecar.proxy")
 
 BACKOFF_FACTOR: Final = 1.6  # gRPC connection-backoff.md
 BACKOFF_JITTER: Final = 0.2  # the same
@@ -135,13 +133,7 @@ class EndpointPool:
         delay = self._backoff.fail(self.engine.rng)
         if not self.failing:
             self.failing = True
-            log.warning(
-                "%s: cannot connect to %s: %s; trying again in %.1fs, others are used meanwhile",
-                self.name,
-                self.endpoint.address,
-                error,
-                delay,
-            )
+            self.dispatch.ejector.note_unreachable(self.endpoint, error, delay)
         self._retry_later(delay)
         if not self.connections:
             self._set_connectivity(TRANSIENT_FAILURE, error)
@@ -157,7 +149,7 @@ class EndpointPool:
             return
         if self.failing:
             self.failing = False
-            log.info("%s: connected to %s again", self.name, self.endpoint.address)
+            self.dispatch.ejector.note_reachable(self.endpoint)
         self._backoff.succeed()
         self.connections.append(connection)
         self.endpoint.connections = len(self.connections)

@@ -14,6 +14,11 @@ REFUSED: Final = 4
 CANCELLED: Final = 5
 OUTCOME_NAMES: Final = ("success", "failure", "timeout", "reset", "refused", "cancelled")
 
+# Whose doing an outcome is. What the app did, or the sidecar, or what certainly did not run, speaks against nobody.
+NOBODY: Final = 0
+REMOTE: Final = 1  # the endpoint answered, or reset the stream, or did not answer in time
+LOCAL: Final = 2  # the connection was lost, or the endpoint broke the rules of HTTP/2 on it
+
 # Statuses that speak against the endpoint, not against the call (OD-07 without 8: decision 2 of the acceptance list).
 ENDPOINT_FAILURES: Final = frozenset((codes.UNKNOWN, codes.INTERNAL, codes.UNAVAILABLE, codes.DATA_LOSS))
 

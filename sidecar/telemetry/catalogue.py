@@ -146,6 +146,18 @@ ENDPOINTS: Final = _gauge(
     ("upstream", "state", "connectivity"),
     "Endpoints by health as the data path sees it and by connectivity. The sum is the membership.",
 )
+EJECTIONS: Final = _counter(
+    "sidecar_policy_ejections_total",
+    ("upstream", "reason"),
+    "Times an endpoint was put out of picks, by what spoke against it.",
+)
+EJECTIONS_WITHHELD: Final = _counter(
+    "sidecar_policy_ejections_withheld_total",
+    ("upstream", "reason", "withheld"),
+    "Ejections that were not carried out, by what spoke against the endpoint and by why it stayed: `cap` (enough are"
+    " out), `last` (no other is known to do better), `peers` (the others fare no better), `enforce`. Counted when"
+    " logged: for one endpoint every 10 s at most.",
+)
 PICKABLE: Final = _gauge("sidecar_policy_pickable_endpoints", UPSTREAM, "Endpoints that RPCs are balanced over now.")
 
 # === registry ===
@@ -239,7 +251,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             LISTENER_PROTOCOL_ERRORS,
         ),
     ),
-    ("Endpoints", (ENDPOINTS, PICKABLE)),
+    ("Endpoints", (ENDPOINTS, PICKABLE, EJECTIONS, EJECTIONS_WITHHELD)),
     (
         "The registry",
         (

@@ -134,6 +134,10 @@ def _endpoints(upstreams: list[UpstreamRow]) -> Iterator[Family]:
     counts = [((row.metrics.name, *pair), count) for row in upstreams for pair, count in row.endpoints.items()]
     yield _family(catalogue.ENDPOINTS, counts)
     yield _per_upstream(catalogue.PICKABLE, ((row.metrics, row.pickable) for row in upstreams))
+    slots = [row.metrics for row in upstreams]
+    yield _by_key(catalogue.EJECTIONS, ((m.name, m.ejections) for m in slots))
+    withheld = [((m.name, *pair), count) for m in slots for pair, count in m.withheld.items()]
+    yield _family(catalogue.EJECTIONS_WITHHELD, withheld)
 
 
 def _registry(upstreams: list[UpstreamRow], registry: RegistryMetrics) -> Iterator[Family]:

@@ -31,6 +31,8 @@ cdef class UpstreamMetrics:
     cdef public dict refusals
     cdef public dict outcomes
     cdef public dict routed
+    cdef public dict ejections
+    cdef public dict withheld
     cdef public long queued
     cdef public long long bytes_up
     cdef public long long bytes_down

@@ -76,6 +76,8 @@ class UpstreamMetrics:
         self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
         self.outcomes: dict[str, int] = {}  # by Outcome name
         self.routed: dict[str, int] = {}  # by the upstream that a route led to
+        self.ejections: dict[str, int] = {}  # carried out, by reason
+        self.withheld: dict[tuple[str, str], int] = {}  # ejections that were not, by reason and by why not
         self.queued: int = 0
         self.bytes_up: int = 0
         self.bytes_down: int = 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sidecar.admin.clusters import count_endpoints, describe, to_text
 from sidecar.admin.view import UpstreamView
 from sidecar.policy.cluster import Cluster
-from sidecar.policy.endpoint import AWAITED, CONNECTING, EJECTED, FAILED, PROBATION, READY
+from sidecar.policy.endpoint import AWAITED, CONNECTING, EJECTED, FAILED, PROBATION, READY, TRANSIENT_FAILURE
 from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
@@ -163,6 +163,18 @@ def test_a_last_resort_that_is_picked_says_that_nothing_better_is_ready() -> Non
     assert whys((READY, EJECTED, False, "passing"), (READY, PROBATION, False, "passing")) == [
         "ejected: told; picked because no healthy endpoint is ready",
         "probation: told; picked because no healthy endpoint is ready",
+    ]
+
+
+def test_an_endpoint_that_is_out_for_several_reasons_says_all_of_them() -> None:
+    """What the registry says, what we found, and how it is connected: none of them hides another (E14)."""
+    doubtful = "the registry no longer lists it, or not as passing (suspect)"
+    assert whys(
+        (READY, EJECTED, False, SUSPECT), (TRANSIENT_FAILURE, EJECTED, False, SUSPECT), (READY, 0, False, "passing")
+    ) == [
+        f"ejected: told; {doubtful}",
+        f"not connected (transient_failure); ejected: told; {doubtful}",
+        "ready",
     ]
 
 

@@ -16,9 +16,10 @@ from sidecar.admin.guard import is_local_name
 from sidecar.admin.inspection import PAGES
 from sidecar.admin.server import AdminServer
 from sidecar.admin.settings import AdminSettings
+from sidecar.policy.event import EJECTED, WITHHELD, Event
 from sidecar.telemetry.catalogue import CATALOGUE
 from sidecar.telemetry.collector import BUCKETS
-from tests.admin.desk import Desk, opened, orders, prices, stuck
+from tests.admin.desk import NOW, Desk, opened, orders, prices, stuck
 
 COMMANDS = ("/drain", "/reload", "/logging?level=debug", "/quitquitquit")
 
@@ -128,6 +129,35 @@ def test_clusters_as_text_say_why_nothing_can_be_picked() -> None:
     assert "ejected: 5 failures in a row" in text
     assert "refused now (never_discovered): prices: the registry has not answered yet (not asked yet)" in text
     assert "refused now (all_connecting): stuck: still connecting to 1 of 1 instance(s)" in text
+
+
+def test_events_are_told_with_their_age_and_their_sentence_the_newest_first() -> None:
+    view = orders()
+    for at, kind, withheld in ((NOW - 9, EJECTED, ""), (NOW - 2.5, WITHHELD, "cap")):
+        event = Event(
+            at=at, endpoint="10.0.0.2:80", kind=kind, reason="success_rate", text=f"is {kind}", withheld=withheld
+        )
+        view.cluster.events.append(event)
+    status, text, _ = asked(Desk([view, prices()]), "GET", "/events")
+    told, none = json.loads(text)["upstreams"]
+    assert (status, told["name"], none) == (200, "orders", {"name": "prices", "events": []})
+    assert told["events"][0] == {
+        "age_seconds": 2.5,
+        "endpoint": "10.0.0.2:80",
+        "event": "withheld",
+        "reason": "success_rate",
+        "withheld": "cap",
+        "text": "is withheld",
+    }
+    assert [event["age_seconds"] for event in told["events"]] == [2.5, 9.0]
+
+
+def test_only_the_newest_64_events_are_kept() -> None:
+    view = orders()
+    for number in range(100):
+        view.cluster.events.append(Event(at=NOW, endpoint="a:1", kind=EJECTED, reason="", text=str(number)))
+    events = json.loads(asked(Desk([view]), "GET", "/events")[1])["upstreams"][0]["events"]
+    assert [event["text"] for event in events] == [str(number) for number in range(99, 35, -1)]
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:

@@ -185,6 +185,25 @@ async def test_new_balancer_takes_over_endpoints_with_their_counters(tmp_path: P
 
 
 @on_loop
+async def test_ejection_is_on_untouched_and_a_reload_changes_it(tmp_path: Path) -> None:
+    async with running(tmp_path, upstreams=[upstream("orders")]) as place:
+        dispatch = place.sidecar.by_name["orders"].dispatch
+        assert dispatch.ejection is not None
+        place.write(
+            upstreams=[upstream("orders", ejection={"enforce": 0, "classifier": "tests.app.classifiers:fails"})]
+        )
+        assert await place.sidecar.reload() == []
+        assert dispatch.ejection.settings.enforce == 0
+        place.write(upstreams=[upstream("orders", ejection={"classifier": "tests.app.classifiers:missing"})])
+        (problem,) = await place.sidecar.reload()
+        assert problem.startswith("upstream orders: classifier 'tests.app.classifiers:missing' cannot be loaded")
+        assert dispatch.ejection.settings.enforce == 0
+        place.write(upstreams=[upstream("orders", ejection={"enabled": False})])
+        assert await place.sidecar.reload() == []
+        assert dispatch.ejection is None
+
+
+@on_loop
 async def test_changes_that_wait_for_the_next_start_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(tmp_path, upstreams=[upstream("orders")]) as place:
         place.write(upstreams=[upstream("orders")], log={"access": "all"}, admin={"listen": "127.0.0.1:1"})

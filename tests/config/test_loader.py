@@ -292,6 +292,15 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
             upstream("connection: {backoff_base: 11s}"),
             "2:96: upstreams[0].connection: backoff_base is above",
         ),
+        (
+            upstream("ejection: {failures: [UNAVAILBLE]}"),
+            "2:91: upstreams[0].ejection.failures[0] must be one of ABORTED, ALREADY_EXISTS,",
+        ),
+        (
+            upstream("ejection: {classifier: judge}"),
+            "2:92: upstreams[0].ejection.classifier 'judge' is not module:function",
+        ),
+        (upstream("ejection: {first_time: 2m}"), "2:92: upstreams[0].ejection: first_time is above max_time"),
         (upstream("limits: {max_in_flight: 0}"), "2:93: upstreams[0].limits.max_in_flight must be a whole number"),
     ],
 )

@@ -16,6 +16,7 @@ from sidecar.http2.constants import CLIENT, SERVER
 from sidecar.http2.interface import Codec, CodecSettings
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.cluster import Cluster
+from sidecar.policy.ejection_settings import EjectionSettings
 from sidecar.policy.endpoint import Endpoint
 from sidecar.policy.method import MethodTable
 from sidecar.policy.snapshot import Member, Snapshot
@@ -187,6 +188,7 @@ class Stage:
         buffers: BufferSettings | None = None,
         server_settings: CodecSettings | None = None,
         methods: MethodTable | None = None,
+        ejection: EjectionSettings | None = None,
         discovered: bool = True,
     ) -> None:
         self.codec_class = codec
@@ -214,6 +216,8 @@ class Stage:
             limits or LimitSettings(),
             methods,
         )
+        if ejection is not None:
+            self.dispatch.ejector.reconfigure(ejection)
         self.dispatch.servers = {}
         self.listener_metrics = ListenerMetrics("greeter")
         self.listener = Listener(self.engine, self.dispatch, "127.0.0.1:0", self.listener_metrics)

@@ -209,6 +209,15 @@ def test_endpoints_are_counted_by_state_and_connectivity() -> None:
     assert value(Slots(), "sidecar_policy_endpoints", upstream="orders", state="ejected", connectivity="idle") == 1
 
 
+def test_ejections_are_counted_by_reason_and_the_withheld_ones_by_why_too() -> None:
+    slots = Slots()
+    slots.upstream.ejections["success_rate"] = 3
+    slots.upstream.withheld["success_rate", "cap"] = 2
+    assert value(slots, "sidecar_policy_ejections_total", upstream="orders", reason="success_rate") == 3
+    labels = {"upstream": "orders", "reason": "success_rate", "withheld": "cap"}
+    assert value(slots, "sidecar_policy_ejections_withheld_total", **labels) == 2
+
+
 def test_label_values_survive_quotes_and_line_breaks() -> None:
     slots = Slots()
     bump(slots.registry.updates, 'or"d\\ers\n2')
