@@ -109,7 +109,7 @@ async def test_failing_stays_failing_while_it_is_dialled_again(codec: type[Codec
     await stage.run()
     assert call.status == 14
     assert call.message.endswith(
-        "none of its 1 instance(s) can be reached; last error: 10.0.0.1:50051: connection refused"
+        "none of its 1 instance(s) can be reached; last error: 10.0.0.1:50051: connection refused; attempts: 0"
     )
     assert stage.leaks() == []
 
