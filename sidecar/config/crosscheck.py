@@ -20,6 +20,7 @@ from sidecar.policy.settings import ZoneSettings
 Finding = tuple[Path, str]
 Check = Callable[[Config], Iterator[Finding]]
 
+SHORTEST_KEEPALIVE = 10.0  # seconds, gRFC A8
 _CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _METHOD = re.compile(r"/[^/*\s]+/([^/*\s]+|\*)")
 
@@ -103,6 +104,10 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
             near = guess(entry.balancer, BALANCERS)
             sentence = f"upstreams[{index}].balancer '{entry.balancer}' is neither a balancer nor module:Class{near}"
             yield (*path, "balancer"), sentence
+        kinds = [kind for kind in ("grpc", "http", "tcp") if getattr(entry.health_check, kind, None)]
+        if len(kinds) > 1:
+            sentence = f"upstreams[{index}].health_check has {' and '.join(kinds)}; keep one of them"
+            yield (*path, "health_check", kinds[1]), sentence
         hash_on = entry.balancing.hash_on
         if is_text(hash_on) and hash_on.endswith("-bin"):
             sentence = f"upstreams[{index}].balancing.hash_on '{hash_on}': a binary header cannot be hashed on"
@@ -203,6 +208,9 @@ def check_order(config: Config) -> Iterator[Finding]:
         if entry.connection.backoff_base > entry.connection.backoff_max:
             path = ("upstreams", index, "connection")
             yield (*path, "backoff_base"), f"{name_of(path)}: backoff_base is above backoff_max"
+        if 0 < entry.connection.keepalive_interval < SHORTEST_KEEPALIVE:
+            where: Path = ("upstreams", index, "connection", "keepalive_interval")
+            yield where, f"{name_of(where)} must be 0 or at least {SHORTEST_KEEPALIVE:g}s; servers punish more PINGs"
 
 
 CHECKS: tuple[Check, ...] = (

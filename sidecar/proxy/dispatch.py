@@ -72,7 +72,7 @@ class Dispatch:
         self.methods = methods
         self.wants_context = self.cluster.balancer.wants_context
         for pool in self.pools.values():
-            pool.settings = connection
+            pool.reconfigure(connection)
 
     # === members ===
 
@@ -99,6 +99,16 @@ class Dispatch:
             return
         host, _, port = address.rpartition(":")
         await loop.create_connection(lambda: _protocol(connection), host.strip("[]"), int(port))
+
+    async def knock(self, address: str) -> None:
+        """See whether a TCP connection to `address` can be had. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if address.startswith("unix:"):
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            transport, _ = await loop.create_connection(asyncio.Protocol, host.strip("[]"), int(port))
+        transport.abort()
 
     # === placing ===
 

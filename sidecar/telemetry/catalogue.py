@@ -110,6 +110,11 @@ CONNECT_FAILURES: Final = _counter(
 DISCONNECTS: Final = _counter(
     "sidecar_proxy_disconnects_total", ("upstream", "reason"), "Connections to endpoints that ended, by why."
 )
+PING_TIMEOUTS: Final = _counter(
+    "sidecar_proxy_ping_timeouts_total",
+    ("upstream", "question"),
+    "Connections found dead because a PING was not answered: before `reuse`, or as `keepalive` of open streams.",
+)
 LISTENER_CONNECTIONS: Final = _gauge("sidecar_proxy_listener_connections", LISTENER, "Open connections from the app.")
 LISTENER_ACCEPTED: Final = _counter(
     "sidecar_proxy_listener_accepted_total", LISTENER, "Connections from the app that were accepted."
@@ -131,6 +136,15 @@ ENDPOINTS: Final = _gauge(
     "Endpoints by health as the data path sees it and by connectivity. The sum is the membership.",
 )
 PICKABLE: Final = _gauge("sidecar_policy_pickable_endpoints", UPSTREAM, "Endpoints that RPCs are balanced over now.")
+
+HEALTH_CHECKS: Final = _counter(
+    "sidecar_proxy_health_checks_total",
+    ("upstream", "result"),
+    "Findings of active health checks: `passed`, `denied` by the endpoint, `missed` (no answer), `unimplemented`.",
+)
+FAILING_CHECK: Final = _gauge(
+    "sidecar_policy_endpoints_failing_check", UPSTREAM, "Endpoints that active health checks keep out of the picks now."
+)
 
 # === registry ===
 
@@ -204,13 +218,14 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             CONNECTS,
             CONNECT_FAILURES,
             DISCONNECTS,
+            PING_TIMEOUTS,
             LISTENER_CONNECTIONS,
             LISTENER_ACCEPTED,
             LISTENER_REFUSED,
             LISTENER_PROTOCOL_ERRORS,
         ),
     ),
-    ("Endpoints", (ENDPOINTS, PICKABLE)),
+    ("Endpoints", (ENDPOINTS, PICKABLE, HEALTH_CHECKS, FAILING_CHECK)),
     (
         "The registry",
         (
