@@ -1,7 +1,7 @@
 """Whether somebody is still at the other end of a connection: asked by PING, judged by silence.
 
-The connection sends the PINGs and owns the timer; this is the judge. `ring` is to be called at `due_at`, and any octet
-that was read since `asked_at` is an answer. A judge that was asleep judges nobody: when it is called late, because the
+The connection sends the PINGs, owns the timer and says what is an answer; this is the judge. `ring` is to be called at
+`due_at`. A judge that was asleep judges nobody: when it is called late, because the
 machine was suspended or the event loop stood still, what the peer said meanwhile may still lie unread (RL-45).
 """
 
@@ -49,11 +49,11 @@ class Pulse:
         self._begin(limit, now)
 
     def answer(self) -> None:
-        """Something was read since."""
+        """It came."""
         self._move(ANSWER)
 
     def ring(self, now: float) -> bool:
-        """It is `due_at`, and nothing was read. Whether to ask again: we are late, and so the silence proves nothing.
+        """It is `due_at`, and there is no answer. Whether to ask again: we are late, and so the silence proves nothing.
 
         Only once in a row: a process that is always late must come to a verdict, too.
         """

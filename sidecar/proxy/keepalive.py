@@ -2,8 +2,9 @@
 
 Two questions, both by PING (features B6). Before reuse: a connection from which nothing was read for a while is asked
 first, and what is sent on it is withheld until it answers; if it does not, nothing of that has left, and the RPCs go
-elsewhere. Keepalive: streams are open, and nothing is read for long. Whether what we sent is acknowledged at all is the
-kernel's to watch (TCP_USER_TIMEOUT, see `upstream`). The verdict is `policy.pulse`'s. It ends with the connection.
+elsewhere. Only the answer will do: where our packets are dropped and the peer's are not, octets would still come.
+Keepalive: streams are open, and nothing is read for long. Whether what we sent is acknowledged at all is the kernel's
+to watch (TCP_USER_TIMEOUT, see `upstream`). The verdict is `policy.pulse`'s. It ends with the connection.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ class Keepalive(Alarm):
             else:
                 self._look_later()
             return
-        if connection.read_at > pulse.asked_at:
-            self.on_answer()
+        if connection.read_at > pulse.asked_at and not connection.withheld:
+            self.on_answer()  # gRFC A8 takes any octets for one
             return
         if pulse.ring(now):
             self._ping()

@@ -43,7 +43,7 @@ class ConnectionSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             description="The kernel ends a connection when what was sent is not acknowledged for this long"
             " (TCP_USER_TIMEOUT); 0: after about 15 min."
         ),
-    ] = 4.0  # gRFC A18: as keepalive_timeout, 20 s; retransmits come 0.2, 0.6, 1.4 and 3 s after the first octet
+    ] = 3.5  # gRFC A18: as keepalive_timeout, 20 s; retransmits come 0.2, 0.6, 1.4 and 3 s after the first octet
     idle_ping: Annotated[
         Duration,
         Meta(

@@ -170,6 +170,22 @@ async def test_late_answer_brings_the_endpoint_back(codec: type[Codec]) -> None:
 
 
 @on_loop
+async def test_octets_of_a_peer_that_does_not_hear_us_are_no_answer_before_reuse(codec: type[Codec]) -> None:
+    """Our packets are dropped, and the peer's are not."""
+    stage = await idle(codec, servers=2)
+    deaf = stage.servers[0].connection
+    freeze(deaf)
+    stage.servers[0].hanging = True
+    calls = [call(stage) for _ in range(2)]
+    await stage.run()
+    deaf.codec.send_ping(b"anybody?")
+    await stage.advance(LIMIT + TICK)
+    await answer_all(stage)
+    assert [made.status for made in calls] == [0, 0]
+    assert stage.metrics.ping_timeouts == {"reuse": 1}
+
+
+@on_loop
 async def test_rpc_waits_for_the_only_endpoint_and_fails_with_the_reason_if_that_stays_away(codec: type[Codec]) -> None:
     stage = await idle(codec)
     stage.server.refusing = OSError(113, "No route to host")
@@ -262,6 +278,21 @@ async def test_silent_stream_on_a_live_connection_goes_on(codec: type[Codec]) ->
     await pass_time(stage, 3 * KEEPALIVE)
     await answer_all(stage)
     assert made.status == 0
+
+
+@on_loop
+async def test_any_octets_answer_a_keepalive(codec: type[Codec]) -> None:
+    stage = await idle(codec, 0)
+    made = call(stage)
+    await stage.run()
+    server = stage.server.connection
+    freeze(server)
+    await stage.advance(KEEPALIVE + 1)
+    stage.server.request.peer.respond(stage.server.request)
+    await stage.run()
+    await stage.advance(KEPT)
+    assert made.status is None
+    assert stage.metrics.ping_timeouts == {}
 
 
 @on_loop
