@@ -1,6 +1,6 @@
 """A real gRPC service for tests that need a server or a client and no protobuf: octets in, octets out, on grpcio.
 
-`python -m tests.services NAME PORT` serves it as an app would: with grpc.health.v1, and ending in order at SIGTERM.
+`python -m tests.services NAME PORT [HOST]` serves it as an app would: with grpc.health.v1, ending in order at SIGTERM.
 Every answer names the instance in its trailing metadata.
 """
 
@@ -80,13 +80,13 @@ class ProbeService:
 class ProbeServer:
     """The service in this process, on a port of its own, for the length of a `with` block."""
 
-    def __init__(self, name: str = "probe", port: int = 0, workers: int = 64) -> None:
+    def __init__(self, name: str = "probe", port: int = 0, workers: int = 64, host: str = "127.0.0.1") -> None:
         self.server = grpc.server(futures.ThreadPoolExecutor(workers), options=OPTIONS)
         self.server.add_generic_rpc_handlers((ProbeService(name).handlers(),))
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
+        self.port = self.server.add_insecure_port(f"{host}:{port}")
 
     def __enter__(self) -> Self:
         self.server.start()
@@ -144,11 +144,11 @@ def _instance(rpc: Any) -> str | None:
     return next((str(value) for key, value in rpc.trailing_metadata() or () if key == INSTANCE), None)
 
 
-def main(name: str, port: str) -> None:
+def main(name: str, port: str, host: str = "127.0.0.1") -> None:
     ended = threading.Event()
     stop: Callable[..., None] = lambda *_: ended.set()  # noqa: E731
     signal.signal(signal.SIGTERM, stop)
-    server = ProbeServer(name, int(port))
+    server = ProbeServer(name, int(port), host=host)
     with server:
         print(f"{name} serving on {server.port}", flush=True)
         ended.wait()
@@ -156,4 +156,4 @@ def main(name: str, port: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])

@@ -14,6 +14,7 @@ from sidecar.admin.clusters import ClustersPage, UpstreamPage, count_endpoints, 
 from sidecar.admin.events import EventsPage, recent_events
 from sidecar.admin.guard import answer
 from sidecar.admin.view import SidecarView
+from sidecar.policy.endpoint import FAILED
 from sidecar.rpc.status import STATUS_NAMES
 from sidecar.telemetry.collector import Collector, UpstreamRow
 from sidecar.telemetry.metrics import ListenerMetrics, ProcessMetrics, RegistryMetrics
@@ -117,6 +118,7 @@ class _Slots:
                 metrics=upstream.metrics,
                 endpoints=count_endpoints(cluster),
                 pickable=len(cluster.pickable),
+                failing_check=sum(endpoint.checkup == FAILED for endpoint in cluster.endpoints),
                 connections=sum(endpoint.connections for endpoint in cluster.endpoints),
                 streams=sum(endpoint.in_flight for endpoint in cluster.endpoints),
                 discovery_age=cluster.age(now) if cluster.discovered else None,

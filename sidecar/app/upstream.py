@@ -25,6 +25,7 @@ from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.engine import Engine
+from sidecar.proxy.health_checks import HealthChecks
 from sidecar.proxy.listener import Listener
 from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, UpstreamMetrics
 
@@ -48,6 +49,7 @@ class Upstream:
         self.listener_metrics = ListenerMetrics(name)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
         self.dispatch.ejector.reconfigure(entry.ejection, classifier)
+        self.health = HealthChecks(self.dispatch, entry.health_check)
         self.listener = self.build_listener(entry.listen)
         self._watch: asyncio.Task[None] | None = None
 
@@ -89,6 +91,7 @@ class Upstream:
         self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing, own_zone(entry, zone))
         self.dispatch.reconfigure(entry.connection, entry.limits, methods_of(entry))
         self.dispatch.ejector.reconfigure(entry.ejection, classifier)
+        self.health.reconfigure(entry.health_check)
 
     def move(self, listener: Listener) -> Listener:
         """Listen there from now on; returns the former listener, whose connections live on."""

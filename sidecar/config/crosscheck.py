@@ -22,6 +22,7 @@ from sidecar.policy.settings import ZoneSettings
 Finding = tuple[Path, str]
 Check = Callable[[Config], Iterator[Finding]]
 
+SHORTEST_KEEPALIVE = 10.0  # seconds, gRFC A8
 _CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _METHOD = re.compile(r"/[^/*\s]+/([^/*\s]+|\*)")
 
@@ -105,6 +106,10 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
             near = guess(entry.balancer, BALANCERS)
             sentence = f"upstreams[{index}].balancer '{entry.balancer}' is neither a balancer nor module:Class{near}"
             yield (*path, "balancer"), sentence
+        kinds = [kind for kind in ("grpc", "http", "tcp") if getattr(entry.health_check, kind, None)]
+        if len(kinds) > 1:
+            sentence = f"upstreams[{index}].health_check has {' and '.join(kinds)}; keep one of them"
+            yield (*path, "health_check", kinds[1]), sentence
         hash_on = entry.balancing.hash_on
         if is_text(hash_on) and hash_on.endswith("-bin"):
             sentence = f"upstreams[{index}].balancing.hash_on '{hash_on}': a binary header cannot be hashed on"
@@ -237,6 +242,9 @@ def check_order(config: Config) -> Iterator[Finding]:
         if entry.ejection.first_time > entry.ejection.max_time:
             path = ("upstreams", index, "ejection")
             yield (*path, "first_time"), f"{name_of(path)}: first_time is above max_time"
+        if 0 < entry.connection.keepalive_interval < SHORTEST_KEEPALIVE:
+            where: Path = ("upstreams", index, "connection", "keepalive_interval")
+            yield where, f"{name_of(where)} must be 0 or at least {SHORTEST_KEEPALIVE:g}s; servers punish more PINGs"
 
 
 CHECKS: tuple[Check, ...] = (

@@ -19,6 +19,7 @@ from sidecar.policy.method_settings import (
 )
 from sidecar.policy.route import RouteSettings
 from sidecar.policy.settings import BalancingSettings
+from sidecar.proxy.health_settings import HealthCheckSettings
 from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
 from sidecar.units import Address, Count, Name
 
@@ -77,6 +78,10 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = None
     discovery: Annotated[DiscoverySettings, Meta(description="Which instances are taken.")] = DiscoverySettings()
     connection: Annotated[ConnectionSettings, Meta(description="Connections to each of them.")] = ConnectionSettings()
+    health_check: Annotated[
+        HealthCheckSettings | None,
+        Meta(description="Active checks of each of them; off unless set, since every caller checks every instance."),
+    ] = None
     limits: Annotated[LimitSettings, Meta(description="What the upstream may hold.")] = LimitSettings()
     retry: Annotated[RetrySettings | None, Meta(description="Retries of RPCs that may have run; none if unset.")] = None
     hedge: Annotated[

@@ -81,7 +81,7 @@ class Dispatch:
         self.replay_size = limits.replay_size
         self.wants_context = self.cluster.balancer.wants_context
         for pool in self.pools.values():
-            pool.settings = connection
+            pool.reconfigure(connection)
 
     # === members ===
 
@@ -119,6 +119,16 @@ class Dispatch:
         """An RPC goes to an endpoint that is not healthy: on trial, or since no better one is ready."""
         if endpoint.state == PROBATION:
             self.ejector.begin_trial(endpoint)
+
+    async def knock(self, address: str) -> None:
+        """See whether a TCP connection to `address` can be had. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if address.startswith("unix:"):
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            transport, _ = await loop.create_connection(asyncio.Protocol, host.strip("[]"), int(port))
+        transport.abort()
 
     # === placing ===
 

@@ -15,6 +15,10 @@ cdef class EndpointPool:
     cdef public str name
     cdef public list connections
     cdef public set draining
+    cdef public set doubted
+    cdef public double patience
+    cdef public double trust
+    cdef public double keepalive_interval
     cdef public UpstreamConnection replacing
     cdef public bint closed
     cdef public bint failing

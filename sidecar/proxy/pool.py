@@ -8,6 +8,8 @@ nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from sidecar.policy.backoff import Backoff
@@ -17,7 +19,9 @@ from sidecar.telemetry.metrics import bump
 
 if TYPE_CHECKING:
     from sidecar.proxy.dispatch import Dispatch
+    from sidecar.proxy.settings import ConnectionSettings
 
+log = logging.getLogger("sidecar.proxy")
 
 BACKOFF_FACTOR: Final = 1.6  # gRPC connection-backoff.md
 BACKOFF_JITTER: Final = 0.2  # the same
@@ -35,8 +39,13 @@ class EndpointPool:
         self.endpoint = endpoint
         self.settings = dispatch.connection
         self.name = dispatch.name
+        self.patience: float = 1.0  # what the PING intervals are multiplied with; doubled when the endpoint complains
+        self.trust: float = 0.0  # seconds of silence after which a connection is asked before it is used
+        self.keepalive_interval: float = 0.0  # likewise while it has open streams; 0: never
+        self.set_intervals()
         self.connections: list[UpstreamConnection] = []  # usable ones, oldest first
         self.draining: set[UpstreamConnection] = set()
+        self.doubted: set[UpstreamConnection] = set()  # they owe the answer to a PING, and take no new attempts
         self.replacing: UpstreamConnection | None = None  # drains as soon as a younger one is ready
         self.closed = False
         self.failing = False
@@ -51,6 +60,8 @@ class EndpointPool:
         """The oldest connection with a free stream slot (H2-72). None: the cluster has been told why."""
         for connection in self.connections:
             if connection.has_slot():
+                if self.engine.now - connection.read_at > self.trust:
+                    connection.keepalive.check()
                 return connection
         if not self.connections:
             self._set_connectivity(CONNECTING)
@@ -161,13 +172,55 @@ class EndpointPool:
             self.engine.set_alarm(connection.age, now + settings.max_age * jitter)
         if settings.idle_timeout:
             self.engine.set_alarm(connection.idle, now + settings.idle_timeout)
+        connection.keepalive.start()
         self._set_connectivity(READY)
         self.dispatch.cluster.set_saturated(self.endpoint, False)
+        for observer in self.dispatch.on_connection:
+            observer(connection)
         if self.replacing is not None:
             old, self.replacing = self.replacing, None
             old.drain("max_age")
-        for observer in self.dispatch.on_connection:
-            observer(connection)
+        for doubted in list(self.doubted):
+            doubted.keepalive.on_replaced()
+
+    # === dead or alive ===
+
+    def reconfigure(self, settings: ConnectionSettings) -> None:
+        """New settings: for connects and questions from now on."""
+        self.settings = settings
+        self.set_intervals()
+
+    def set_intervals(self) -> None:
+        """How long silence is trusted."""
+        self.trust = (self.settings.idle_ping or math.inf) * self.patience
+        self.keepalive_interval = self.settings.keepalive_interval * self.patience
+
+    def on_too_many_pings(self) -> None:
+        """The endpoint complains: ask half as often from now on (H2-82, gRFC A8)."""
+        self.patience *= 2
+        self.set_intervals()
+        log.warning("%s: %s is asked by PING half as often from now on", self.name, self.endpoint.address)
+
+    def on_doubted(self, connection: UpstreamConnection) -> None:
+        """It owes the answer to a PING for half the time already: no new attempts, and another one is dialled."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.doubted.add(connection)
+            self.endpoint.connections = len(self.connections)
+            if not self.connections:
+                self._set_connectivity(CONNECTING, "a PING is not answered")
+                self.connect()
+
+    def on_trusted(self, connection: UpstreamConnection) -> None:
+        """It did answer."""
+        if connection in self.doubted and not self.closed:
+            self.doubted.remove(connection)
+            self.connections.append(connection)
+            self.endpoint.connections = len(self.connections)
+            self.endpoint.last_error = ""
+            self.engine.cancel_alarm(self._redial)
+            self._set_connectivity(READY)
+            self.dispatch.cluster.set_saturated(self.endpoint, False)
 
     # === losing and closing ===
 
@@ -187,14 +240,17 @@ class EndpointPool:
     def on_draining(self, connection: UpstreamConnection) -> None:
         """It takes no new attempts."""
         self.draining.add(connection)
+        self.doubted.discard(connection)
         self._forget(connection)
 
     def on_lost(self, connection: UpstreamConnection, detail: str) -> None:
         """Its socket is gone. A connect that never got ready reports through `_connect`."""
         connection.settled.set()
         self.draining.discard(connection)
+        self.doubted.discard(connection)
         if connection.ready:
-            bump(self.dispatch.metrics.disconnects, connection.reason if connection.draining else "lost")
+            lost = "ping_timeout" if connection.fault else "lost"
+            bump(self.dispatch.metrics.disconnects, connection.reason if connection.draining else lost)
             if not connection.draining:
                 self.endpoint.last_error = detail
             self._forget(connection)
@@ -233,7 +289,7 @@ class EndpointPool:
         self.engine.cancel_alarm(self._redial)
         if self._dial is not None:
             self._dial.cancel()
-        for connection in list(self.connections):
+        for connection in [*self.connections, *self.doubted]:
             connection.drain(reason)
         if self.draining and self.settings.drain_grace:
             self.engine.set_alarm(self._grace, self.engine.now + self.settings.drain_grace)

@@ -37,6 +37,33 @@ class ConnectionSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_age: Annotated[
         Duration, Meta(description="Replace a connection after this long, +-10 %, without cutting a stream; 0 never.")
     ] = 1800.0  # gRFC A9 jitter
+    user_timeout: Annotated[
+        Duration,
+        Meta(
+            description="The kernel ends a connection when what was sent is not acknowledged for this long"
+            " (TCP_USER_TIMEOUT); 0: after about 15 min."
+        ),
+    ] = 3.5  # gRFC A18: as keepalive_timeout, 20 s; retransmits come 0.2, 0.6, 1.4 and 3 s after the first octet
+    idle_ping: Annotated[
+        Duration,
+        Meta(
+            description="A connection from which nothing was read for this long is asked by a PING before it is used,"
+            " and what is sent on it waits for the answer; 0: never."
+        ),
+    ] = 30.0  # Envoy's connection_idle_interval, off unless set
+    ping_timeout: Annotated[
+        Duration, Meta(ge=0.5, description="Without an answer to that PING for this long, the connection is dead.")
+    ] = 2.0
+    keepalive_interval: Annotated[
+        Duration,
+        Meta(
+            description="A connection with open streams from which nothing was read for this long is asked by a PING;"
+            " at least 10s, 0: never. A gRPC server may close connections that ask more often than every 5m."
+        ),
+    ] = 360.0  # gRPC off; its servers tolerate one PING in 5 min
+    keepalive_timeout: Annotated[
+        Duration, Meta(ge=0.5, description="Without an answer to that PING for this long, the connection is dead.")
+    ] = 20.0  # gRFC A8
     drain_grace: Annotated[
         Duration, Meta(description="Streams on a removed endpoint may run on for this long; 0 means until they end.")
     ] = 0.0

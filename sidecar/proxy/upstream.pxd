@@ -28,11 +28,18 @@ cdef class UpstreamConnection(Connection):
     cdef public str reason
     cdef public double ready_at
     cdef public double idle_since
+    cdef public double read_at
+    cdef public bint withheld
+    cdef public str fault
     cdef public Timeout age
     cdef public Timeout idle
+    cdef public object keepalive
 
     cpdef bint has_slot(self) except -1
     cpdef object add(self, Attempt attempt, Stream stream)
     cpdef object remove(self, Attempt attempt)
+    cpdef object feed(self, bytes data)
+    cpdef object flush(self)
+    cpdef object on_ping_ack(self, bytes payload)
     cpdef object on_settings(self)
     cpdef object on_goaway(self, unsigned int last_stream_id, unsigned int error_code, bytes debug)

@@ -1,13 +1,15 @@
 """A connection to an endpoint: it carries attempts, and tells its pool what becomes of it.
 
 It is usable from the peer's SETTINGS until a GOAWAY, the end of its ids, its age or its loss; then it drains:
-no new attempts, the old ones finish, then it closes.
+no new attempts, the old ones finish, then it closes. Whether it is dead although it is open is found out by
+`keepalive`, and by the kernel for what was sent and is not acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +17,7 @@ from sidecar.http2.constants import CLIENT, ENHANCE_YOUR_CALM, LARGEST_STREAM_ID
 from sidecar.http2.errors import RemoteProtocolError
 from sidecar.policy.endpoint import Endpoint
 from sidecar.proxy.connection import Connection
+from sidecar.proxy.keepalive import Keepalive
 from sidecar.proxy.wheel import Alarm
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ log = logging.getLogger("sidecar.proxy")
 # Ids are given up at three quarters, so that a replacement is up before the last one (H2-74; grpc-go the same).
 STREAM_ID_LIMIT: Final = LARGEST_STREAM_ID // 4 * 3
 _STREAM_ID_LIMIT: Final = STREAM_ID_LIMIT  # for the compiled form, where it is a number in C and not seen from outside
+TOO_MANY_PINGS: Final = b"too_many_pings"  # the debug data of a gRPC server that is asked too often (gRFC A8)
 
 
 class Timeout(Alarm):
@@ -60,8 +64,12 @@ class UpstreamConnection(Connection):
         self.reason = ""  # why it drains or closes, for logs and metrics
         self.ready_at: float = 0.0
         self.idle_since: float = 0.0
+        self.read_at: float = 0.0  # when octets came last
+        self.withheld = False  # nothing is written until the peer has answered a PING
+        self.fault = ""  # what it died of, if we cut it
         self.age = Timeout(self.on_max_age)
         self.idle = Timeout(self.on_idle)
+        self.keepalive = Keepalive(self)
 
     # === picks ===
 
@@ -92,9 +100,32 @@ class UpstreamConnection(Connection):
         if self.endpoint.saturated:
             self.pool.on_slot()
 
+    # === octets ===
+
+    def feed(self, data: bytes) -> None:
+        self.read_at = self.engine.now
+        Connection.feed(self, data)
+
+    def flush(self) -> None:
+        if self.withheld and not self.closing:
+            self.dirty = False  # it leaves with the answer to the PING, or never
+        else:
+            Connection.flush(self)
+
+    def write_ping(self, payload: bytes) -> None:
+        """Send a PING at once, ahead of what is queued from now on."""
+        if self.transport is not None and not self.closing:
+            self.codec.send_ping(payload)
+            self._write(self.transport)
+
+    def on_ping_ack(self, payload: bytes) -> None:
+        self.keepalive.on_answer()
+
     # === heard from the socket and the codec ===
 
     def on_open(self) -> None:
+        assert self.transport is not None
+        set_user_timeout(self.transport, self.pool.settings.user_timeout)
         self.greet()
 
     def on_settings(self) -> None:
@@ -112,6 +143,8 @@ class UpstreamConnection(Connection):
             said = debug[:80].decode("ascii", "backslashreplace")
             level = logging.WARNING if error_code == ENHANCE_YOUR_CALM else logging.INFO
             log.log(level, "%s: %s sent GOAWAY %s %r", self.pool.name, self.peer, error_name(error_code), said)
+            if error_code == ENHANCE_YOUR_CALM and debug == TOO_MANY_PINGS:
+                self.pool.on_too_many_pings()
         self.drain("goaway")
 
     def on_protocol_error(self, error: RemoteProtocolError) -> None:
@@ -121,7 +154,8 @@ class UpstreamConnection(Connection):
     def on_closed(self, reason: str) -> None:
         self.engine.cancel_alarm(self.age)
         self.engine.cancel_alarm(self.idle)
-        detail = self.reason if self.closing and self.reason else reason
+        self.engine.cancel_alarm(self.keepalive)
+        detail = self.fault or (self.reason if self.closing and self.reason else reason)
         self.pool.on_lost(self, detail)
         for attempt in list(self.attempts):
             attempt.on_connection_lost(detail)
@@ -170,3 +204,10 @@ class UpstreamConnection(Connection):
     def __repr__(self) -> str:
         state = "draining" if self.draining else "ready" if self.ready else "connecting"
         return f"<UpstreamConnection {self.endpoint.address} {state} attempts={len(self.attempts)}>"
+
+
+def set_user_timeout(transport: asyncio.BaseTransport, seconds: float) -> None:
+    """Have the kernel end the connection when what was sent is not acknowledged for that long; 0: its own 15 min."""
+    sock = transport.get_extra_info("socket")
+    if seconds and sock is not None and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))

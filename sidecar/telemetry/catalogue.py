@@ -126,6 +126,11 @@ CONNECT_FAILURES: Final = _counter(
 DISCONNECTS: Final = _counter(
     "sidecar_proxy_disconnects_total", ("upstream", "reason"), "Connections to endpoints that ended, by why."
 )
+PING_TIMEOUTS: Final = _counter(
+    "sidecar_proxy_ping_timeouts_total",
+    ("upstream", "question"),
+    "Connections found dead because a PING was not answered: before `reuse`, or as `keepalive` of open streams.",
+)
 LISTENER_CONNECTIONS: Final = _gauge("sidecar_proxy_listener_connections", LISTENER, "Open connections from the app.")
 LISTENER_ACCEPTED: Final = _counter(
     "sidecar_proxy_listener_accepted_total", LISTENER, "Connections from the app that were accepted."
@@ -159,6 +164,15 @@ EJECTIONS_WITHHELD: Final = _counter(
     " logged: for one endpoint every 10 s at most.",
 )
 PICKABLE: Final = _gauge("sidecar_policy_pickable_endpoints", UPSTREAM, "Endpoints that RPCs are balanced over now.")
+
+HEALTH_CHECKS: Final = _counter(
+    "sidecar_proxy_health_checks_total",
+    ("upstream", "result"),
+    "Findings of active health checks: `passed`, `denied` by the endpoint, `missed` (no answer), `unimplemented`.",
+)
+FAILING_CHECK: Final = _gauge(
+    "sidecar_policy_endpoints_failing_check", UPSTREAM, "Endpoints that active health checks keep out of the picks now."
+)
 
 # === registry ===
 
@@ -245,13 +259,14 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             CONNECTS,
             CONNECT_FAILURES,
             DISCONNECTS,
+            PING_TIMEOUTS,
             LISTENER_CONNECTIONS,
             LISTENER_ACCEPTED,
             LISTENER_REFUSED,
             LISTENER_PROTOCOL_ERRORS,
         ),
     ),
-    ("Endpoints", (ENDPOINTS, PICKABLE, EJECTIONS, EJECTIONS_WITHHELD)),
+    ("Endpoints", (ENDPOINTS, PICKABLE, EJECTIONS, EJECTIONS_WITHHELD, HEALTH_CHECKS, FAILING_CHECK)),
     (
         "The registry",
         (

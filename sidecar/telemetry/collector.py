@@ -33,6 +33,7 @@ class UpstreamRow(Struct, frozen=True, kw_only=True):
     metrics: UpstreamMetrics
     endpoints: dict[tuple[str, str], int]
     pickable: int
+    failing_check: int
     connections: int
     streams: int
     discovery_age: float | None  # seconds; None while no membership is known
@@ -121,6 +122,7 @@ def _upstream_connections(upstreams: list[UpstreamRow]) -> Iterator[Family]:
     yield _per_upstream(catalogue.CONNECTS, ((m, m.connects) for m in slots))
     yield _by_key(catalogue.CONNECT_FAILURES, ((m.name, m.connect_failures) for m in slots))
     yield _by_key(catalogue.DISCONNECTS, ((m.name, m.disconnects) for m in slots))
+    yield _by_key(catalogue.PING_TIMEOUTS, ((m.name, m.ping_timeouts) for m in slots))
 
 
 def _listeners(listeners: list[ListenerMetrics]) -> Iterator[Family]:
@@ -138,6 +140,8 @@ def _endpoints(upstreams: list[UpstreamRow]) -> Iterator[Family]:
     yield _by_key(catalogue.EJECTIONS, ((m.name, m.ejections) for m in slots))
     withheld = [((m.name, *pair), count) for m in slots for pair, count in m.withheld.items()]
     yield _family(catalogue.EJECTIONS_WITHHELD, withheld)
+    yield _by_key(catalogue.HEALTH_CHECKS, ((row.metrics.name, row.metrics.health_checks) for row in upstreams))
+    yield _per_upstream(catalogue.FAILING_CHECK, ((row.metrics, row.failing_check) for row in upstreams))
 
 
 def _registry(upstreams: list[UpstreamRow], registry: RegistryMetrics) -> Iterator[Family]:

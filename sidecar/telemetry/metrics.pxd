@@ -42,3 +42,5 @@ cdef class UpstreamMetrics:
     cdef public long long connects
     cdef public dict connect_failures
     cdef public dict disconnects
+    cdef public dict health_checks
+    cdef public dict ping_timeouts

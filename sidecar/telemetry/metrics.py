@@ -86,7 +86,9 @@ class UpstreamMetrics:
         self.foreign_down: int = 0
         self.connects: int = 0
         self.connect_failures: dict[str, int] = {}  # by reason
-        self.disconnects: dict[str, int] = {}  # by reason: idle, max_age, goaway, lost, removed, ...
+        self.disconnects: dict[str, int] = {}  # by reason: idle, max_age, goaway, lost, ping_timeout, removed, ...
+        self.health_checks: dict[str, int] = {}  # by result: passed, denied, missed, unimplemented
+        self.ping_timeouts: dict[str, int] = {}  # by what the PING was for: reuse, keepalive
 
 
 class ListenerMetrics:

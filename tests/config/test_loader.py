@@ -301,6 +301,14 @@ def test_ten_mistakes_are_ten_sentences_at_their_places() -> None:
             "2:92: upstreams[0].ejection.classifier 'judge' is not module:function",
         ),
         (upstream("ejection: {first_time: 2m}"), "2:92: upstreams[0].ejection: first_time is above max_time"),
+        (
+            upstream("connection: {keepalive_interval: 5s}"),
+            "2:102: upstreams[0].connection.keepalive_interval must be 0 or at least 10s",
+        ),
+        (
+            upstream("health_check: {grpc: {}, tcp: {}}"),
+            "2:99: upstreams[0].health_check has grpc and tcp; keep one of them",
+        ),
         (upstream("limits: {max_in_flight: 0}"), "2:93: upstreams[0].limits.max_in_flight must be a whole number"),
     ],
 )

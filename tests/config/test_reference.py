@@ -58,6 +58,7 @@ def test_the_reference_has_every_key_with_a_value_that_is_accepted() -> None:
         "registry.consul and registry.file are both given; keep one of them",
         "upstreams[0] has retry and hedge; an RPC is governed by one of them",
         "upstreams[0].methods./pkg.Service/Method has retry and hedge; an RPC is governed by one of them",
+        "upstreams[0].health_check has grpc and http and tcp; keep one of them",
     ]
     for section in sections_of(Config):
         for field in fields_of(section):

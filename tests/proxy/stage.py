@@ -101,6 +101,7 @@ class Server:
         self.dials = 0
         self.dialling = 0
         self.most_dials = 0  # at a time
+        self.knocks = 0
 
     async def accept(self, connection: UpstreamConnection) -> None:
         self.dials += 1
@@ -118,6 +119,13 @@ class Server:
         peer.speaking = not self.silent
         self.connections.append(peer)
         peer.start()
+
+    async def answer_knock(self) -> None:
+        self.knocks += 1
+        if self.hanging:
+            await asyncio.Event().wait()
+        if self.refusing is not None:
+            raise self.refusing
 
     @property
     def connection(self) -> Peer:
@@ -143,6 +151,9 @@ class WiredDispatch(Dispatch):
 
     async def dial(self, connection: UpstreamConnection, address: str) -> None:
         await self.servers[address].accept(connection)
+
+    async def knock(self, address: str) -> None:
+        await self.servers[address].answer_knock()
 
 
 class Target:

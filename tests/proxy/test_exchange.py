@@ -313,7 +313,7 @@ async def test_deadline_of_nothing_is_answered_at_once(codec: type[Codec], value
 async def test_malformed_deadline_is_passed_on_and_kept_by_nobody(codec: type[Codec]) -> None:
     stage, call, _, request = await called(codec, (b"grpc-timeout", b"soon"), end=True)
     assert request.request[b"grpc-timeout"] == b"soon"
-    await stage.advance(1e6)
+    await stage.advance(300)
     assert not call.ended
 
 

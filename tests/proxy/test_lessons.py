@@ -48,7 +48,7 @@ async def test_an_answer_is_timed_to_its_head_however_long_the_stream_lasts(code
     stage.server.connection.respond(request)
     request.send(b"first")
     await stage.run()
-    await stage.advance(600.0)
+    await stage.advance(300.0)
     request.end(OK)
     await stage.run()
     assert pupil.lessons == [(SUCCESS, 0.2)]

@@ -55,6 +55,7 @@ class Slots:
             metrics=self.upstream,
             endpoints={("healthy", "ready"): 2, ("ejected", "idle"): 1},
             pickable=2,
+            failing_check=1,
             connections=3,
             streams=5,
             discovery_age=self.discovery_age,
