@@ -3,8 +3,6 @@
 A section that a method gives replaces the upstream's section of that name as a whole; nothing is mixed.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

@@ -169,8 +169,10 @@ class EndpointPool:
             self.engine.set_alarm(connection.age, now + settings.max_age * jitter)
         if settings.idle_timeout:
             self.engine.set_alarm(connection.idle, now + settings.idle_timeout)
-        self._set_connectivity(READY)
-        self.dispatch.cluster.set_saturated(self.endpoint, False)
+        if self.endpoint.connectivity == READY:
+            self.dispatch.cluster.set_saturated(self.endpoint, False)
+        else:
+            self.dispatch.on_ready(self.endpoint)
         if self.replacing is not None:
             old, self.replacing = self.replacing, None
             old.drain("max_age")
