@@ -1,7 +1,5 @@
 """The settings of the admin room: where it listens and how it writes logs."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct

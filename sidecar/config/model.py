@@ -1,7 +1,5 @@
 """The configuration file as one value: every key of the YAML is a field here or in a room's settings."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

@@ -1,7 +1,5 @@
 """The settings of the control room: what to register, with which registry, and how to watch it."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct

@@ -162,11 +162,20 @@ class Cluster:
         """The pool's news of one endpoint. `error` says why it fails, in words."""
         if error:
             endpoint.last_error = error
-        if endpoint.connectivity != connectivity:
+        if endpoint.connectivity == IDLE and connectivity == CONNECTING:
+            endpoint.connectivity = connectivity  # neither can be picked, and both speak for their level
+        elif endpoint.connectivity != connectivity:
             endpoint.connectivity = connectivity
             self.refresh()
         elif connectivity == TRANSIENT_FAILURE:
             self._tell()
+
+    def set_ready(self, endpoints: list[Endpoint]) -> None:
+        """The pool's good news of one or of many: one look at all members is enough for a thousand connects."""
+        for endpoint in endpoints:
+            endpoint.connectivity = READY
+            endpoint.saturated = False
+        self.refresh()
 
     def set_saturated(self, endpoint: Endpoint, saturated: bool) -> None:
         """Whether every stream slot of the endpoint is taken (H2-73)."""

@@ -4,8 +4,6 @@ A match costs what its rule looks at and no more: no regular expressions, so tha
 it slow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 

@@ -4,8 +4,6 @@ A section that a method gives replaces the upstream's section of that name as a 
 stand the accounts that all RPCs of an upstream share.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct

@@ -4,8 +4,6 @@ Routes are looked at once, where the app dials. The targets' own routes are not,
 and an upstream may be one of its own targets: the rest that a canary leaves it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Generic, TypeVar
 

@@ -1,7 +1,5 @@
 """The settings of the policy room: how an upstream's RPCs are spread."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sidecar.proxy")
 
+DEAF = Sink()  # hears for a codec whose connection is gone
 LINGER = 1.0  # seconds for the last octets to be taken by the peer; Envoy's delayed_close 1 s (H2-84)
 
 
@@ -103,10 +104,12 @@ class Connection(Sink):
         self.transport = None
         if self._linger is not None:
             self.engine.cancel_alarm(self._linger)
+            self._linger = None
         self.engine.connections.discard(self)
         self.blocked.clear()
         self.on_closed(f"connection lost: {exc}" if exc else "connection closed by the peer")
         self.engine.settle()
+        self.codec.sink = DEAF  # codec and connection would keep each other until the collector comes by
 
     def pause_writing(self) -> None:
         """The peer reads too slowly: take no more DATA for it (SE-07)."""

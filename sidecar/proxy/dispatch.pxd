@@ -36,6 +36,7 @@ cdef class Dispatch:
     cdef object _queue
     cdef object _served
     cdef bint _due
+    cdef list _ready
     cdef Timeout _timeout
     cdef public bint closed
 

@@ -64,6 +64,7 @@ class Dispatch:
         self._queue: OrderedDict[Exchange, float] = OrderedDict()
         self._served: tuple[OrderedDict[Exchange, float], float] | None = None  # the place of the one being placed
         self._due = False
+        self._ready: list[Endpoint] = []  # connected in this turn; the cluster hears of them when it settles
         self.closed = False
         self._timeout = Timeout(self._on_timeout)
         cluster.on_members.append(self.on_members)
@@ -99,6 +100,11 @@ class Dispatch:
             if self.connection.eager:
                 pool.connect()
         self.engine.settle()
+
+    def on_ready(self, endpoint: Endpoint) -> None:
+        """A pool has its first connection. Good news can wait for the end of the turn, and for others like it."""
+        self._ready.append(endpoint)
+        self._mark_due()
 
     async def dial(self, connection: UpstreamConnection, address: str) -> None:
         """Connect a socket to `address`. Raises OSError."""
@@ -214,6 +220,9 @@ class Dispatch:
     def serve_queue(self) -> None:
         """Place what can be placed, in order; refuse all when waiting has become useless."""
         self._due = False
+        if self._ready:
+            ready, self._ready = self._ready, []
+            self.cluster.set_ready([endpoint for endpoint in ready if endpoint.connections])
         for queue in (self._retries, self._queue):
             for _ in range(len(queue)):
                 if not queue or (not self.cluster.pickable and self.cluster.explain().worth_waiting):

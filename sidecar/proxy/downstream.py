@@ -116,6 +116,7 @@ class DownstreamConnection(Connection):
 
     def on_closed(self, reason: str) -> None:
         self.engine.cancel_alarm(self._timeout)
+        self._timeout.retire()
         self.listener.on_closed(self)
         for exchange in list(self.exchanges):
             exchange.abandon(f"the app's connection is gone: {reason}")

@@ -38,6 +38,11 @@ class Keepalive(Alarm):
         self._successes: int = 0  # of the endpoint, when a PING before reuse was sent last
         self._unrewarded: int = 0  # such PINGs in a row that no successful RPC followed
 
+    def retire(self) -> None:
+        """The connection is gone, and would else live until the collector comes by."""
+        self.connection.engine.cancel_alarm(self)
+        del self.connection
+
     # === asking ===
 
     def start(self) -> None:

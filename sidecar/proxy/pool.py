@@ -173,8 +173,10 @@ class EndpointPool:
         if settings.idle_timeout:
             self.engine.set_alarm(connection.idle, now + settings.idle_timeout)
         connection.keepalive.start()
-        self._set_connectivity(READY)
-        self.dispatch.cluster.set_saturated(self.endpoint, False)
+        if self.endpoint.connectivity == READY:
+            self.dispatch.cluster.set_saturated(self.endpoint, False)
+        else:
+            self.dispatch.on_ready(self.endpoint)
         for observer in self.dispatch.on_connection:
             observer(connection)
         if self.replacing is not None:

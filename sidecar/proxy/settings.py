@@ -1,7 +1,5 @@
 """The settings of the proxy room: upstream connections, limits, listeners and the drain."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct

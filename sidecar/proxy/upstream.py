@@ -47,6 +47,14 @@ class Timeout(Alarm):
     def ring(self, now: float) -> None:
         self.action()
 
+    def retire(self) -> None:
+        """It will not be set again. It lets go of its owner, who would else live until the collector comes by."""
+        self.action = nothing
+
+
+def nothing() -> None:
+    """What a retired timeout does."""
+
 
 class UpstreamConnection(Connection):
     """One connection of an `EndpointPool`."""
@@ -152,9 +160,10 @@ class UpstreamConnection(Connection):
         self.reason = f"protocol error: {error}"
 
     def on_closed(self, reason: str) -> None:
-        self.engine.cancel_alarm(self.age)
-        self.engine.cancel_alarm(self.idle)
-        self.engine.cancel_alarm(self.keepalive)
+        for timeout in (self.age, self.idle):
+            self.engine.cancel_alarm(timeout)
+            timeout.retire()
+        self.keepalive.retire()
         detail = self.fault or (self.reason if self.closing and self.reason else reason)
         self.pool.on_lost(self, detail)
         for attempt in list(self.attempts):

@@ -150,6 +150,24 @@ def test_only_connected_endpoints_are_picked() -> None:
     assert cluster.pickable == [cluster.endpoints[2]]
 
 
+def test_good_news_of_many_is_taken_over_at_once() -> None:
+    cluster = cluster_of("a:1", "b:1", "c:1", connectivity=CONNECTING)
+    first, second, third = cluster.endpoints
+    first.saturated = True
+    cluster.set_ready([first, third])
+    assert cluster.pickable == [first, third]
+    assert second.connectivity == CONNECTING
+
+
+def test_beginning_to_connect_changes_nothing_that_can_be_picked() -> None:
+    cluster = cluster_of("a:1", "b:1", connectivity=IDLE)
+    cluster.set_ready([cluster.endpoints[0]])
+    before = cluster.pickable
+    cluster.set_connectivity(cluster.endpoints[1], CONNECTING)
+    assert cluster.pickable is before
+    assert cluster.endpoints[1].connectivity == CONNECTING
+
+
 def test_a_saturated_endpoint_is_left_out_until_a_slot_is_free() -> None:
     cluster = cluster_of("a:1", "b:1")
     cluster.set_saturated(cluster.endpoints[0], True)

@@ -8,11 +8,13 @@ import pytest
 
 from sidecar.http2 import constants as h2
 from sidecar.http2.interface import Codec, CodecSettings
+from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import CONNECTING, IDLE, READY, TRANSIENT_FAILURE
+from sidecar.proxy.engine import PROBE_EVERY
 from sidecar.proxy.settings import ConnectionSettings, Http2Settings
 from sidecar.proxy.upstream import STREAM_ID_LIMIT, UpstreamConnection
 from tests.proxy.pipe import Ear
-from tests.proxy.stage import Stage, on_loop, started
+from tests.proxy.stage import InTurn, Stage, on_loop, started
 
 ADDRESS = "10.0.0.1:50051"
 ONE_STREAM = CodecSettings(max_concurrent_streams=1, reset_burst=10**9)
@@ -41,6 +43,27 @@ async def test_discovered_endpoint_is_connected_before_any_rpc(codec: type[Codec
     stage = await started(codec, servers=3)
     assert [server.dials for server in stage.servers] == [1, 1, 1]
     assert [endpoint.connectivity for endpoint in stage.cluster.endpoints] == [READY] * 3
+
+
+class Told(InTurn):
+    """Counts how often the balancer was told of a change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    def on_change(self, cluster: Cluster) -> None:
+        self.changes += 1
+
+
+@on_loop
+async def test_endpoints_that_connect_in_one_turn_are_one_change(codec: type[Codec]) -> None:
+    """Each change looks at every member: a thousand connects would be a million looks."""
+    told = Told()
+    stage = await started(codec, servers=60, balancer=told)
+    assert len(stage.cluster.pickable) == 60
+    # One for the members, one for each of the connects before it was noticed that they come in bunches, and one.
+    assert told.changes <= 1 + PROBE_EVERY + 1
 
 
 @on_loop
