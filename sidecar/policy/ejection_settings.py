@@ -1,7 +1,5 @@
 """The settings of ejection: what speaks against an instance, when it is put out, for how long, and who stays."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct

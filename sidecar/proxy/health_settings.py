@@ -1,7 +1,5 @@
 """The settings of active health checks: what is asked of each endpoint of an upstream, how often, and what it takes."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct
