@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from sidecar.app.own_balancer import OwnBalancer
 from sidecar.config.model import StaticEndpoint, UpstreamEntry
+from sidecar.control.levels import Levels
 from sidecar.control.registry import Registry
-from sidecar.control.settings import RegistrySettings
+from sidecar.control.settings import RegistrySettings, Selection
 from sidecar.control.static import StaticRegistry
 from sidecar.control.watch import Watch
 from sidecar.policy.balancer import Balancer
@@ -39,7 +40,8 @@ class Upstream:
         self.listener_metrics = ListenerMetrics(name)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
         self.listener = self.build_listener(entry.listen)
-        self._watch: asyncio.Task[None] | None = None
+        self.seed = int(engine.rng.random() * 2**64)  # of its subsets: a reload moves nobody
+        self._watches: list[asyncio.Task[None]] = []
 
     def build_listener(self, address: str | None) -> Listener:
         """A listener for this upstream, not yet bound."""
@@ -58,14 +60,19 @@ class Upstream:
             source = StaticRegistry([member_of(endpoint) for endpoint in self.entry.endpoints])
         if source is None:
             return
-        watch = Watch(source, self.entry.service, self.entry.discovery, self.cluster, settings, metrics=metrics)
-        self._watch = asyncio.get_running_loop().create_task(watch.run())
+        service, discovery = self.entry.service, self.entry.discovery
+        selections: tuple[Selection, ...] = (discovery, *discovery.failover)
+        levels = Levels(self.cluster, len(selections), discovery.subset_size, self.seed).levels
+        for level, selection in zip(levels, selections, strict=True):
+            label = f"{level.name} (failover level {level.number})" if level.number else level.name
+            watch = Watch(source, service, selection, level, settings, metrics=metrics, label=label)
+            self._watches.append(asyncio.get_running_loop().create_task(watch.run()))
 
     def forget(self) -> None:
         """Stop asking the registry. The membership stays as it is."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        for watch in self._watches:
+            watch.cancel()
+        self._watches = []
 
     def reconfigure(self, entry: UpstreamEntry, balancer: Balancer | None, zone: str = "") -> None:
         """New settings; a new balancer starts with the endpoints and their counters as they are."""
