@@ -23,6 +23,7 @@ cdef class Dispatch:
     cdef public object limits
     cdef public MethodTable methods
     cdef public bint wants_context
+    cdef public bint wants_load
     cdef public object router
     cdef public long long in_flight
     cdef public dict pools

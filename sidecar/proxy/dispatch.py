@@ -48,6 +48,7 @@ class Dispatch:
         self.limits = limits
         self.methods = methods  # None: nothing is set by method
         self.wants_context = cluster.balancer.wants_context
+        self.wants_load = cluster.balancer.wants_load
         self.router: Router[Dispatch] | None = None  # of the RPCs that the app sends here; None: all stay
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
@@ -71,6 +72,7 @@ class Dispatch:
         self.limits = limits
         self.methods = methods
         self.wants_context = self.cluster.balancer.wants_context
+        self.wants_load = self.cluster.balancer.wants_load
         for pool in self.pools.values():
             pool.settings = connection
 

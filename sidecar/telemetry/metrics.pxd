@@ -21,6 +21,7 @@ cdef class UpstreamMetrics:
     cdef public dict retries
     cdef public dict refusals
     cdef public dict outcomes
+    cdef public dict load_reports
     cdef public dict routed
     cdef public long queued
     cdef public long long bytes_up

@@ -71,6 +71,7 @@ class UpstreamMetrics:
         self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
         self.outcomes: dict[str, int] = {}  # by Outcome name
         self.routed: dict[str, int] = {}  # by the upstream that a route led to
+        self.load_reports: dict[str, int] = {}  # by what came of them, and of requests for them out of band
         self.queued: int = 0
         self.bytes_up: int = 0
         self.bytes_down: int = 0
