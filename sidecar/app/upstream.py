@@ -25,6 +25,7 @@ from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.engine import Engine
 from sidecar.proxy.listener import Listener
+from sidecar.proxy.load_watch import LoadWatch
 from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, UpstreamMetrics
 
 
@@ -39,6 +40,7 @@ class Upstream:
         self.metrics = UpstreamMetrics(name)
         self.listener_metrics = ListenerMetrics(name)
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
+        self.load = LoadWatch(self.dispatch)
         self.listener = self.build_listener(entry.listen)
         self.seed = int(engine.rng.random() * 2**64)  # of its subsets: a reload moves nobody
         self._watches: list[asyncio.Task[None]] = []
@@ -79,6 +81,7 @@ class Upstream:
         self.entry = entry
         self.cluster.reconfigure(balancer or self.cluster.balancer, entry.balancing, own_zone(entry, zone))
         self.dispatch.reconfigure(entry.connection, entry.limits, methods_of(entry))
+        self.load.reconfigure()
 
     def move(self, listener: Listener) -> Listener:
         """Listen there from now on; returns the former listener, whose connections live on."""

@@ -12,6 +12,7 @@ cdef class WeightedRoundRobin(RoundRobin):
     cdef double _now
     cdef double _due_at
     cdef public double report_interval
+    cdef public bint wants_load
 
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     cpdef object take_report(self, Endpoint endpoint, object report, double now)

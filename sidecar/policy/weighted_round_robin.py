@@ -40,7 +40,6 @@ class WeightedRoundRobin(RoundRobin):
     """In turn, in proportion to the weights that the reports give."""
 
     name = "weighted_round_robin"
-    wants_load = True
 
     def __init__(self, rng: Rng, settings: LoadReportSettings) -> None:
         super().__init__(rng)
@@ -49,6 +48,7 @@ class WeightedRoundRobin(RoundRobin):
         self._now: float = 0.0  # of the newest pick or report: `on_change` is told none
         self._due_at: float = 0.0
         self.report_interval = settings.out_of_band
+        self.wants_load = not settings.out_of_band  # in trailers, that is: one source is enough (gRFC A58)
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         if now >= self._due_at:
