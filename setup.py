@@ -36,6 +36,7 @@ EXTENSIONS = (
     "sidecar/policy/xxh64.py",
     "sidecar/policy/maglev.py",
     "sidecar/policy/rotation.py",
+    "sidecar/policy/weighted_round_robin.py",
     "sidecar/policy/least_request.py",
     "sidecar/policy/peak_ewma.py",
     "sidecar/policy/cluster.py",

@@ -1,7 +1,7 @@
 """A user's balancer, kept at arm's length: what it raises must not reach the pool, the watch, or another RPC.
 
 `pick` is checked, since an endpoint without a connection would be picked again and again. What `pick` raises fails the
-one RPC (13); what `done`, `push_back` and `on_change` raise is logged and changes nothing.
+one RPC (13); what `done` and its siblings raise is logged and changes nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from sidecar.policy.balancer import Balancer, PickContext
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import READY, Endpoint
+from sidecar.rpc.load_report import LoadReport
 
 log = logging.getLogger("sidecar.app")
 
@@ -27,6 +28,8 @@ class OwnBalancer(Balancer):
         self.label = label
         self.name = inner.name
         self.wants_context = inner.wants_context
+        self.wants_load = inner.wants_load
+        self.report_interval = inner.report_interval
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         picked: object = self.inner.pick(cluster, context, now)
@@ -45,6 +48,12 @@ class OwnBalancer(Balancer):
             self.inner.push_back(endpoint, seconds, now)
         except Exception:
             log.exception("the balancer %s failed in `push_back`; the RPC is not affected", self.label)
+
+    def take_report(self, endpoint: Endpoint, report: LoadReport, now: float) -> None:
+        try:
+            self.inner.take_report(endpoint, report, now)
+        except Exception:
+            log.exception("the balancer %s failed in `take_report`; the RPC is not affected", self.label)
 
     def on_change(self, cluster: Cluster) -> None:
         try:

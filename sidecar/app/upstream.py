@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from sidecar.app.own_balancer import OwnBalancer
 from sidecar.config.model import StaticEndpoint, UpstreamEntry
+from sidecar.control.levels import Levels
 from sidecar.control.registry import Registry
-from sidecar.control.settings import RegistrySettings
+from sidecar.control.settings import RegistrySettings, Selection
 from sidecar.control.static import StaticRegistry
 from sidecar.control.watch import Watch
 from sidecar.policy.balancer import Balancer
@@ -27,6 +28,7 @@ from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.engine import Engine
 from sidecar.proxy.health_checks import HealthChecks
 from sidecar.proxy.listener import Listener
+from sidecar.proxy.load_watch import LoadWatch
 from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, UpstreamMetrics
 
 
@@ -50,8 +52,10 @@ class Upstream:
         self.dispatch = Dispatch(engine, self.cluster, self.metrics, entry.connection, entry.limits, methods_of(entry))
         self.dispatch.ejector.reconfigure(entry.ejection, classifier)
         self.health = HealthChecks(self.dispatch, entry.health_check)
+        self.load = LoadWatch(self.dispatch)
         self.listener = self.build_listener(entry.listen)
-        self._watch: asyncio.Task[None] | None = None
+        self.seed = int(engine.rng.random() * 2**64)  # of its subsets: a reload moves nobody
+        self._watches: list[asyncio.Task[None]] = []
 
     def build_listener(self, address: str | None) -> Listener:
         """A listener for this upstream, not yet bound."""
@@ -70,14 +74,19 @@ class Upstream:
             source = StaticRegistry([member_of(endpoint) for endpoint in self.entry.endpoints])
         if source is None:
             return
-        watch = Watch(source, self.entry.service, self.entry.discovery, self.cluster, settings, metrics=metrics)
-        self._watch = asyncio.get_running_loop().create_task(watch.run())
+        service, discovery = self.entry.service, self.entry.discovery
+        selections: tuple[Selection, ...] = (discovery, *discovery.failover)
+        levels = Levels(self.cluster, len(selections), discovery.subset_size, self.seed).levels
+        for level, selection in zip(levels, selections, strict=True):
+            label = f"{level.name} (failover level {level.number})" if level.number else level.name
+            watch = Watch(source, service, selection, level, settings, metrics=metrics, label=label)
+            self._watches.append(asyncio.get_running_loop().create_task(watch.run()))
 
     def forget(self) -> None:
         """Stop asking the registry. The membership stays as it is."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        for watch in self._watches:
+            watch.cancel()
+        self._watches = []
 
     def reconfigure(
         self,
@@ -92,6 +101,7 @@ class Upstream:
         self.dispatch.reconfigure(entry.connection, entry.limits, methods_of(entry))
         self.dispatch.ejector.reconfigure(entry.ejection, classifier)
         self.health.reconfigure(entry.health_check)
+        self.load.reconfigure()
 
     def move(self, listener: Listener) -> Listener:
         """Listen there from now on; returns the former listener, whose connections live on."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from sidecar.config.address import Bindings, HostPort, UnixPath, parse_host_port, parse_listen
 from sidecar.config.model import Config, StaticEndpoint, UpstreamEntry
 from sidecar.config.problem import guess
-from sidecar.config.reader import Path, name_of
-from sidecar.control.settings import DiscoverySettings
+from sidecar.config.reader import UNREADABLE, Path, name_of
+from sidecar.control.settings import DiscoverySettings, Selection
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.match import MatchSettings
 from sidecar.policy.method_settings import MethodSettings
@@ -123,10 +123,7 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
         if is_text(entry.ejection.classifier) and not _CLASS.fullmatch(str(entry.ejection.classifier)):
             sentence = f"upstreams[{index}].ejection.classifier '{entry.ejection.classifier}' is not module:function"
             yield (*path, "ejection", "classifier"), sentence
-        for key in ("filter", "datacenter"):
-            if getattr(entry.discovery, key) and config.registry.file:
-                sentence = f"upstreams[{index}].discovery.{key} needs Consul; a file registry has no such thing"
-                yield (*path, "discovery", key), sentence
+        yield from _check_discovery(config, entry.discovery, (*path, "discovery"))
 
 
 def check_methods(config: Config) -> Iterator[Finding]:
@@ -162,6 +159,22 @@ def check_service_configs(config: Config) -> Iterator[Finding]:
                 parse_service_config(entry.service_config or "")
             except ServiceConfigError as error:
                 yield from ((path, f"{name_of(path)}: {problem}") for problem in error.problems)
+
+
+def _check_discovery(config: Config, discovery: DiscoverySettings, path: Path) -> Iterator[Finding]:
+    """A file registry knows less than Consul, and two levels with the same instances are one."""
+    levels: list[tuple[Path, Selection]] = [(path, discovery)]
+    if isinstance(discovery.failover, tuple):
+        levels += [((*path, "failover", number), each) for number, each in enumerate(discovery.failover)]
+    seen: dict[str, Path] = {}
+    for place, level in levels:
+        for key in ("filter", "datacenter"):
+            if getattr(level, key) and config.registry.file:
+                yield (*place, key), f"{name_of((*place, key))} needs Consul; a file registry has no such thing"
+        taken = [getattr(level, key) for key in Selection.__struct_fields__]
+        twin = seen.setdefault(repr(taken), place)
+        if twin != place and not any(value is UNREADABLE for value in taken):
+            yield place, f"{name_of(place)} takes the same instances as {name_of(twin)}, so it would never be used"
 
 
 def check_endpoints(config: Config) -> Iterator[Finding]:

@@ -60,8 +60,8 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     balancer: Annotated[
         str,
         Meta(
-            description="peak_ewma, least_request, round_robin, random, ring_hash, maglev, pick_first,"
-            " or a Python class as `module:Class`."
+            description="peak_ewma, least_request, round_robin, weighted_round_robin, random, ring_hash, maglev,"
+            " pick_first, or a Python class as `module:Class`."
         ),
     ] = "peak_ewma"
     balancing: Annotated[

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from sidecar.control.settings import DiscoverySettings
+from sidecar.control.settings import Selection
 from sidecar.control.small_file import replace_file
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
 
@@ -43,7 +43,7 @@ class MembershipCache:
         folder: str,
         registry: str,
         service: str,
-        discovery: DiscoverySettings,
+        discovery: Selection,
         wall: Callable[[], float] = time.time,
     ) -> None:
         choice = hashlib.sha256(msgspec.json.encode((registry, discovery))).hexdigest()[:12]

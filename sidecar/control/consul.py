@@ -18,7 +18,7 @@ from sidecar.control.consul_client import AgentError, ConsulClient
 from sidecar.control.consul_target import resolve_target
 from sidecar.control.consul_watch import BlockingQuery, CheckEntry, ServiceEntry, Weights
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError, UnknownRegistration
-from sidecar.control.settings import CheckSettings, ConsulSettings, DiscoverySettings
+from sidecar.control.settings import CheckSettings, ConsulSettings, Selection
 from sidecar.policy.snapshot import Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics
 
@@ -90,7 +90,7 @@ class ConsulRegistry(Registry):
                 await self.client.run(f"remove the ghost {other.id}", request)
                 log.info("removed the ghost %s, an earlier registration at the same address", other.id)
 
-    async def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
+    async def watch(self, service: str, discovery: Selection) -> AsyncIterator[Snapshot]:
         """Snapshots by blocking queries."""
         await self.client.load()
         query = BlockingQuery(self.client, service, discovery, self.settings, self.metrics, self.clock)

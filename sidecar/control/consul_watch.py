@@ -15,7 +15,8 @@ from msgspec import Struct, field
 
 from sidecar.control.consul_client import Answer, ConsulClient
 from sidecar.control.registry import RegistryDenied, RegistryError
-from sidecar.control.settings import ConsulSettings, DiscoverySettings
+from sidecar.control.selection import takes
+from sidecar.control.settings import ConsulSettings, Selection
 from sidecar.policy.snapshot import PASSING, WARNING, Member, Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics
 
@@ -104,7 +105,7 @@ class BlockingQuery:
         self,
         client: ConsulClient,
         service: str,
-        discovery: DiscoverySettings,
+        discovery: Selection,
         settings: ConsulSettings,
         metrics: RegistryMetrics,
         clock: Callable[[], float],
@@ -149,7 +150,7 @@ class BlockingQuery:
         bucket = self._moved if moved else self._idle
         self._pause = 0.0 if waited_out else bucket.take(now)
         self.index = follow_index(self.index, index)
-        return snapshot_of(self.service, entries, index, self.discovery.passing_only)
+        return snapshot_of(self.service, entries, index, self.discovery)
 
     def _params(self) -> list[tuple[str, str]]:
         """No `passing` here: the critical ones are left out by us, so that maintenance can be told from absence."""
@@ -197,23 +198,28 @@ def follow_index(last: int, new: int) -> int:
     return 0 if new < last else max(new, 1)
 
 
-def snapshot_of(service: str, entries: HealthAnswer, index: int, passing_only: bool) -> Snapshot:
+def snapshot_of(service: str, entries: HealthAnswer, index: int, selection: Selection) -> Snapshot:
     """The members an answer lists, ordered by address, and who is in maintenance."""
     members: dict[str, Member] = {}
     withdrawn: set[str] = set()
+    left_out = 0
+    good = (PASSING,) if selection.passing_only else (PASSING, WARNING)
     for entry in entries:
         member = member_of(entry)
         if member is None:
             continue
         if any(check.check_id.startswith(MAINTENANCE) for check in entry.checks or ()):
             withdrawn.add(member.address)
-        elif member.weight > 0 and (member.status == PASSING or (member.status == WARNING and not passing_only)):
+        elif member.weight > 0 and member.status in good:
+            if not takes(selection, member):
+                left_out += 1
+                continue
             known = members.get(member.address)
             if known is None or (known.status != PASSING and member.status == PASSING):
                 members[member.address] = member
     ordered = tuple(members[address] for address in sorted(members))
     out = tuple(sorted(withdrawn - members.keys()))
-    return Snapshot(service=service, members=ordered, source="consul", index=index, withdrawn=out)
+    return Snapshot(service=service, members=ordered, source="consul", index=index, withdrawn=out, left_out=left_out)
 
 
 def member_of(entry: HealthEntry) -> Member | None:

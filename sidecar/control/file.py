@@ -21,7 +21,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError, UnknownRegistration
-from sidecar.control.settings import DiscoverySettings, FileSettings
+from sidecar.control.selection import takes
+from sidecar.control.settings import FileSettings, Selection
 from sidecar.control.small_file import replace_file
 from sidecar.policy.snapshot import PASSING, WARNING, Member, Snapshot
 
@@ -97,7 +98,7 @@ class FileRegistry(Registry):
                 path.unlink(missing_ok=True)
                 log.info("removed the dead lease %s", other.id, extra={"service": other.service})
 
-    async def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
+    async def watch(self, service: str, discovery: Selection) -> AsyncIterator[Snapshot]:
         """Look at the directory every `poll_interval`; say what changed, and now and then that nothing did."""
         if discovery.filter:
             raise RegistryError(f"{service}: the file registry knows no filter expressions; use tags")
@@ -198,7 +199,7 @@ class FolderReader:
         self.folder = registry.folder(service)
         self._seen: dict[str, SeenFile] = {}
 
-    def read(self, discovery: DiscoverySettings) -> Snapshot:
+    def read(self, discovery: Selection) -> Snapshot:
         """The members as of now. A folder that does not exist is a service without instances."""
         now = self.registry.clock()
         try:
@@ -206,18 +207,21 @@ class FolderReader:
             self._seen = {path.name: seen for path in paths if (seen := self._look(path, now)) is not None}
         except OSError as error:
             raise RegistryError(f"the leases in {self.folder} cannot be read: {error.strerror or error}") from None
-        wanted = set(discovery.tags)
         good = (PASSING,) if discovery.passing_only else (PASSING, WARNING)
         members: dict[str, Member] = {}
+        left_out = 0
         for seen in self._seen.values():
             lease = seen.lease
             if lease is None or now - seen.changed_at > self.registry.settings.ttl:
                 continue
-            if lease.status in good and wanted <= set(lease.tags):
+            if lease.status in good:
                 member = member_of(lease)
-                members[member.address] = member
+                if takes(discovery, member):
+                    members[member.address] = member
+                else:
+                    left_out += 1
         ordered = tuple(members[address] for address in sorted(members))
-        return Snapshot(service=self.service, members=ordered, source="file")
+        return Snapshot(service=self.service, members=ordered, source="file", left_out=left_out)
 
     def _look(self, path: Path, now: float) -> SeenFile | None:
         """The file as it is now; None when it vanished meanwhile."""

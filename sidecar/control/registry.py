@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from msgspec import Struct
 
-from sidecar.control.settings import DiscoverySettings, ServiceSettings
+from sidecar.control.settings import Selection, ServiceSettings
 from sidecar.policy.snapshot import Snapshot
 
 
@@ -78,7 +78,7 @@ class Registry(abc.ABC):
         """Register with `health` as the first verdict. Remove ghosts: our entries at this address under another id."""
 
     @abc.abstractmethod
-    def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
+    def watch(self, service: str, discovery: Selection) -> AsyncIterator[Snapshot]:
         """Full memberships, the first one at once, then one per change. Yielding the same list again confirms it.
 
         Raises `RegistryError`; the caller backs off and calls again. It ends only by being closed.

@@ -139,17 +139,41 @@ class RegistrySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 300.0
 
 
-class DiscoverySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which instances of a service an upstream takes."""
+class Selection(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which instances of a service are taken, on one level of an upstream. Nothing is inherited from another level."""
 
     datacenter: Annotated[str | None, Meta(description="Consul datacenter; the agent's own if unset.")] = None
     tags: Annotated[tuple[str, ...], Meta(description="Only instances that carry all of these.")] = ()
+    meta: Annotated[
+        dict[str, str],
+        Meta(description="Only instances whose metadata says exactly this.", examples=[{"version": "v2"}]),
+    ] = {}
     filter: Annotated[
         str | None, Meta(description="A Consul filter expression, such as `Service.Meta.version == v1`.")
     ] = None
     passing_only: Annotated[
         bool, Meta(description="Leave out instances in warning too, instead of giving them their warning weight.")
     ] = False
+
+
+class DiscoverySettings(Selection, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which instances of a service an upstream takes."""
+
+    failover: Annotated[
+        tuple[Selection, ...],
+        Meta(
+            description="Further levels. Each takes what those before it fall short of, when fewer than 72 % of their"
+            " instances are available.",
+            examples=[[{"datacenter": "dc2"}]],
+        ),
+    ] = ()
+    subset_size: Annotated[
+        Count | None,
+        Meta(
+            description="Use only so many instances of each level, others in each sidecar: for services of hundreds."
+            " All if unset."
+        ),
+    ] = None  # gRFC A68; 20 to 50 is usual
 
 
 __all__ = [
@@ -161,6 +185,7 @@ __all__ = [
     "GrpcCheck",
     "HttpCheck",
     "RegistrySettings",
+    "Selection",
     "ServiceSettings",
     "TcpCheck",
     "WeightSettings",

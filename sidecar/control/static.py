@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError
-from sidecar.control.settings import DiscoverySettings
+from sidecar.control.selection import takes
+from sidecar.control.settings import Selection
 from sidecar.policy.snapshot import Member, Snapshot
 
 
@@ -25,11 +26,11 @@ class StaticRegistry(Registry):
             f"{instance.settings.name} cannot be registered: the members are written in the configuration"
         )
 
-    async def watch(self, service: str, discovery: DiscoverySettings) -> AsyncIterator[Snapshot]:
-        """The one snapshot, then silence. `tags` are honoured; the rest of `discovery` is for registries."""
-        wanted = set(discovery.tags)
-        members = tuple(member for member in self.members if wanted <= set(member.tags))
-        yield Snapshot(service=service, members=members, source=self.name)
+    async def watch(self, service: str, discovery: Selection) -> AsyncIterator[Snapshot]:
+        """The one snapshot, then silence. `tags` and `meta` are honoured; the rest of `discovery` is for registries."""
+        members = tuple(member for member in self.members if takes(discovery, member))
+        left_out = len(self.members) - len(members)
+        yield Snapshot(service=service, members=members, source=self.name, left_out=left_out)
         await asyncio.Event().wait()
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""One upstream's membership, kept true: a registry's answers in, `Cluster.apply` and `note_registry` out.
+"""A membership kept true: a registry's answers in, `apply` and `note_registry` of a book of members out.
 
-One task per upstream. What is believed is decided by `policy.Membership`; here is the waiting: for the registry, for
-changes to gather, for a moment to try again. The last good list stays through every failure (RL-21).
+One task per upstream and level. What is believed is decided by `policy.Membership`; here is the waiting: for the
+registry, for changes to gather, for a moment to try again. The last good list stays through every failure (RL-21).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.control.registry import Registry, RegistryDenied, RegistryError
-from sidecar.control.settings import DiscoverySettings, RegistrySettings
+from sidecar.control.settings import RegistrySettings, Selection
 from sidecar.policy.backoff import FULL, Backoff
 from sidecar.policy.balancer import Rng
-from sidecar.policy.cluster import Cluster
+from sidecar.policy.cluster import Change
 from sidecar.policy.membership import HELD, Decision, Membership
 from sidecar.policy.snapshot import Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics, bump
@@ -35,26 +35,51 @@ BACKOFF_BASE, BACKOFF_FACTOR, BACKOFF_MAX = 0.25, 2.0, 10.0  # full jitter; Cons
 DENIED_PAUSE = 10.0  # seconds at least after a refusal by ACL (SE-44)
 
 
+class MemberBook(Protocol):
+    """What a watch writes to: a `Cluster`, or one level of it (`control.levels`)."""
+
+    name: str
+
+    @property
+    def endpoints(self) -> Sequence[object]:
+        """What is known so far."""
+        ...
+
+    def apply(self, snapshot: Snapshot, now: float) -> Change:
+        """Take over a full membership."""
+        ...
+
+    def note_registry(self, up: bool, detail: str, now: float) -> None:
+        """Whether the registry answers."""
+        ...
+
+    def age(self, now: float) -> float:
+        """Seconds since the membership was last confirmed."""
+        ...
+
+
 class Watch:
-    """Follows one service for one cluster. `run` ends only by being cancelled."""
+    """Follows one service for one book of members. `run` ends only by being cancelled."""
 
     def __init__(
         self,
         registry: Registry,
         service: str,
-        discovery: DiscoverySettings,
-        cluster: Cluster,
+        discovery: Selection,
+        book: MemberBook,
         settings: RegistrySettings,
         *,
         metrics: RegistryMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: Rng | None = None,
         start_jitter: float = START_JITTER,
+        label: str = "",
     ) -> None:
         self.registry = registry
         self.service = service
+        self.label = label or book.name  # what log lines call it
         self.discovery = discovery
-        self.cluster = cluster
+        self.book = book
         self.settings = settings
         self.metrics = metrics or RegistryMetrics()
         self.clock = clock
@@ -105,8 +130,7 @@ class Watch:
         except RegistryError as error:
             self._fail(str(error))
         except Exception:
-            name = self.cluster.name
-            log.exception("%s: the watch failed in a way it should not", name, extra={"upstream": name})
+            log.exception("%s: the watch failed in a way it should not", self.label, extra={"upstream": self.book.name})
             self._fail("the watch failed in a way it should not; the log has the details")
         return self.backoff.fail(self.rng)
 
@@ -141,15 +165,15 @@ class Watch:
             count = len(answer.members)
             log.info(
                 "%s: %s answers%s and lists %d instance(s)",
-                self.cluster.name,
+                self.label,
                 self.registry.name,
                 again,
                 count,
-                extra={"upstream": self.cluster.name, "instances": count},
+                extra={"upstream": self.book.name, "instances": count},
             )
         self.answered = True
         self._decide(self.membership.on_answer(answer, now))
-        self.cluster.note_registry(True, "", now)
+        self.book.note_registry(True, "", now)
         if self._cache is not None and self._pending is None and now >= self._kept_at + CACHE_REFRESH:
             self._keep(now)
 
@@ -160,7 +184,7 @@ class Watch:
         if decision.reason in HELD:
             bump(self.metrics.held, decision.reason)
         if decision.text:
-            log.warning("%s: %s", self.cluster.name, decision.text, extra={"upstream": self.cluster.name})
+            log.warning("%s: %s", self.label, decision.text, extra={"upstream": self.book.name})
 
     def _act(self, now: float) -> None:
         """Whatever time has made due."""
@@ -178,17 +202,17 @@ class Watch:
         snapshot, self._pending = self._pending, None
         assert snapshot is not None
         self._applied_at = now
-        change = self.cluster.apply(snapshot, now)
+        change = self.book.apply(snapshot, now)
         if self._lively:
             bump(self.metrics.updates, self.service)
         if change.added or change.removed:
             log.info(
                 "%s: %d instance(s), %d new, %d gone",
-                self.cluster.name,
+                self.label,
                 len(snapshot.members),
                 len(change.added),
                 len(change.removed),
-                extra={"upstream": self.cluster.name, "source": snapshot.source},
+                extra={"upstream": self.book.name, "source": snapshot.source},
             )
         if snapshot.source != "cache":
             self._keep(now)
@@ -225,16 +249,16 @@ class Watch:
         if self._wants_cache():
             self._restore(now)
         if self.up or not self.backoff.failures:
-            kept = len(self.cluster.endpoints)
+            kept = len(self.book.endpoints)
             log.warning(
                 "%s: %s; the %d instance(s) known so far stay in use",
-                self.cluster.name,
+                self.label,
                 reason,
                 kept,
-                extra={"upstream": self.cluster.name, "instances": kept},
+                extra={"upstream": self.book.name, "instances": kept},
             )
         self.up = False
-        self.cluster.note_registry(False, reason, now)
+        self.book.note_registry(False, reason, now)
 
     # === a restart while the registry is down ===
 
@@ -250,26 +274,26 @@ class Watch:
             return
         snapshot, age = found
         self.membership.restore(snapshot)
-        self.cluster.apply(snapshot, now - age)
+        self.book.apply(snapshot, now - age)
         log.warning(
             "%s: %s does not answer; %d instance(s) are taken from the list on disk, %.0fs old",
-            self.cluster.name,
+            self.label,
             self.registry.name,
             len(snapshot.members),
             age,
-            extra={"upstream": self.cluster.name, "instances": len(snapshot.members)},
+            extra={"upstream": self.book.name, "instances": len(snapshot.members)},
         )
 
     def _warn_if_stale(self, now: float) -> None:
         """Say once that the list has not been confirmed for long."""
-        age = self.cluster.age(now)
+        age = self.book.age(now)
         if age > self.settings.stale_warning and not self._stale:
             self._stale = True
             log.warning(
                 "%s: the list of instances was last confirmed %.0fs ago and may be stale",
-                self.cluster.name,
+                self.label,
                 age,
-                extra={"upstream": self.cluster.name},
+                extra={"upstream": self.book.name},
             )
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ cdef class Balancer:
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     cpdef object done(self, Endpoint endpoint, int outcome, double latency, double now)
     cpdef object push_back(self, Endpoint endpoint, double seconds, double now)
+    cpdef object take_report(self, Endpoint endpoint, object report, double now)
     cpdef object on_change(self, Cluster cluster)
 
 

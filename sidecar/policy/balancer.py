@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sidecar.http2.interface import HeaderBlock
     from sidecar.policy.cluster import Cluster
     from sidecar.policy.endpoint import Endpoint
+    from sidecar.rpc.load_report import LoadReport
     from sidecar.rpc.metadata import RequestHead
 
 
@@ -43,6 +44,8 @@ class Balancer:
 
     name: str = "custom"
     wants_context: bool = True
+    wants_load: bool = False  # whether `take_report` is to be called: reading trailers costs time
+    report_interval: float = 0.0  # seconds between the reports that endpoints are asked for; 0: none
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         """One of `cluster.pickable`, which is never empty here and never changes while this runs."""
@@ -53,6 +56,9 @@ class Balancer:
 
     def push_back(self, endpoint: Endpoint, seconds: float, now: float) -> None:
         """The endpoint asked to be spared: RESOURCE_EXHAUSTED, or for `seconds`; 0: it named no time. After `done`."""
+
+    def take_report(self, endpoint: Endpoint, report: LoadReport, now: float) -> None:
+        """The endpoint has said how loaded it is: in the trailer of an RPC, before its `done`, or when asked."""
 
     def on_change(self, cluster: Cluster) -> None:
         """`cluster.pickable` was replaced."""

@@ -11,11 +11,13 @@ from sidecar.policy.peak_ewma import PeakEwma
 from sidecar.policy.ring_hash import RingHash
 from sidecar.policy.rotation import PickFirst, Random, RoundRobin
 from sidecar.policy.settings import BalancingSettings
+from sidecar.policy.weighted_round_robin import WeightedRoundRobin
 
 BALANCERS: dict[str, Callable[[Rng, BalancingSettings], Balancer]] = {
     RoundRobin.name: lambda rng, _: RoundRobin(rng),
     LeastRequest.name: lambda rng, _: LeastRequest(rng),
     PeakEwma.name: lambda rng, _: PeakEwma(rng),
+    WeightedRoundRobin.name: lambda rng, settings: WeightedRoundRobin(rng, settings.load_reports),
     Random.name: lambda rng, _: Random(rng),
     RingHash.name: RingHash,
     Maglev.name: Maglev,

@@ -35,6 +35,7 @@ from sidecar.policy.zone import capacities, share_zones
 # Why nothing can be picked: each is a metric label, and a sentence in `Refusal.text` (D18).
 NEVER_DISCOVERED = "never_discovered"
 NO_MEMBERS = "no_members"
+SUBSET_MISS = "subset_miss"
 ALL_CONNECTING = "all_connecting"
 ALL_FAILING = "all_failing"
 ALL_SATURATED = "all_saturated"
@@ -90,6 +91,7 @@ class Cluster:
         self.events: deque[Event] = deque(maxlen=KEPT)  # the newest last
         self.source: str = ""  # of the newest snapshot; empty: none yet
         self.index: int = 0
+        self.left_out: int = 0  # healthy instances that are not among those the upstream takes
         self.confirmed_at: float = 0.0  # when the registry last confirmed the membership
         self.registry_up: bool = False
         self.registry_detail: str = "not asked yet"
@@ -126,6 +128,7 @@ class Cluster:
         self._place()
         self.source = snapshot.source
         self.index = snapshot.index
+        self.left_out = snapshot.left_out
         self.confirmed_at = now
         change = Change(tuple(added), tuple(removed))
         for observer in self.on_members:
@@ -309,6 +312,9 @@ class Cluster:
         if not self.source:
             return Refusal(NEVER_DISCOVERED, f"{name}: the registry has not answered yet ({self.registry_detail})")
         total = len(self.endpoints)
+        if not total and self.left_out:
+            text = f"{name}: none of the {self.left_out} instance(s) that {self.source} lists has the tags and metadata"
+            return Refusal(SUBSET_MISS, f"{text} that discovery asks for")
         if not total:
             return Refusal(NO_MEMBERS, f"{name}: {self.source} lists no healthy instance of it")
         saturated = sum(e.saturated and e.connectivity == READY for e in self.endpoints)

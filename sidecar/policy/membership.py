@@ -142,14 +142,20 @@ class Membership:
     def _settle(self, snapshot: Snapshot, reason: str, text: str) -> Decision:
         """Believe `snapshot`. Where the list stays the same there is nothing to apply, but maybe something to say."""
         last, self.believed = self.believed, snapshot
-        if last is not None and last.source == snapshot.source and same(last.members, snapshot.members):
+        if last is not None and last.source == snapshot.source and same_list(last, snapshot):
             return Decision(UNCHANGED if reason == BELIEVED else reason, None, text)
         return Decision(reason, snapshot, text)
 
 
-def same(some: tuple[Member, ...], others: tuple[Member, ...]) -> bool:
-    """Whether two lists hold the same members, in whatever order."""
-    return some == others or {m.address: m for m in some} == {m.address: m for m in others}
+def same_list(some: Snapshot, other: Snapshot) -> bool:
+    """Whether two lists hold the same members, in whatever order; of two without any, whether for the same reason."""
+    if not some.members and not other.members:
+        return bool(some.left_out) == bool(other.left_out)
+    return some.members == other.members or _by_address(some) == _by_address(other)
+
+
+def _by_address(snapshot: Snapshot) -> dict[str, Member]:
+    return {member.address: member for member in snapshot.members}
 
 
 def listed(addresses: list[str]) -> str:

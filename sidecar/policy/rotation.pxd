@@ -18,6 +18,7 @@ cdef class RoundRobin(Balancer):
     @cython.locals(count=cython.ulonglong, index=cython.ulonglong, stride=cython.ulonglong, position=cython.ulonglong)
     cpdef Endpoint _weighted(self, list candidates)
     cpdef object on_change(self, Cluster cluster)
+    cpdef object _stride_by(self, list weights)
 
 
 cdef class Random(Balancer):

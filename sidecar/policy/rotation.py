@@ -57,7 +57,10 @@ class RoundRobin(Balancer):
                 return candidates[index]
 
     def on_change(self, cluster: Cluster) -> None:
-        weights = [endpoint.worth for endpoint in cluster.pickable]
+        self._stride_by([endpoint.worth for endpoint in cluster.pickable])
+
+    def _stride_by(self, weights: list[float]) -> None:
+        """Go by these weights of the pickable ones from now on."""
         if not weights or min(weights) == max(weights):
             self._strides = []
             return

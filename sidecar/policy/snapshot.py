@@ -28,6 +28,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """The full membership of `service` at one index. `source` says who told us: consul, file, static or cache.
 
     `withdrawn` are addresses that the registry knows but says are out on purpose (maintenance): believed at once.
+    `left_out` counts healthy instances that are not among those the upstream takes.
     """
 
     service: str
@@ -35,3 +36,4 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     source: str
     index: int = 0
     withdrawn: tuple[str, ...] = ()
+    left_out: int = 0

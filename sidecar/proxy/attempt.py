@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.proxy import failure
+from sidecar.rpc.load_report import find_report
 from sidecar.rpc.outcome import CANCELLED, LOCAL, NOBODY, OUTCOME_NAMES, REFUSED, REMOTE, SUCCESS
 from sidecar.rpc.status import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import UpstreamMetrics, bump
@@ -87,6 +88,8 @@ class Attempt(StreamSink):
         if not self.done:
             self.answered_at = self.exchange.engine.now
             try:
+                if end_stream and self.exchange.dispatch.wants_load:
+                    self._read_load(block)
                 self.exchange.on_response_head(self, block, end_stream)
             except Exception as error:
                 self.exchange.crash(error)
@@ -103,6 +106,8 @@ class Attempt(StreamSink):
     def on_trailers(self, block: HeaderBlock) -> None:
         if not self.done:
             try:
+                if self.exchange.dispatch.wants_load:
+                    self._read_load(block)
                 self.exchange.on_response_trailers(self, block)
             except Exception as error:
                 self.exchange.crash(error)
@@ -129,6 +134,15 @@ class Attempt(StreamSink):
             failure.lose(self, detail)
         except Exception as error:
             self.exchange.crash(error)
+
+    def _read_load(self, block: HeaderBlock) -> None:
+        """The endpoint's word on its load, for a balancer that asks for it; forwarded all the same (LB-10)."""
+        dispatch = self.exchange.dispatch
+        came, report = find_report(block.fields)
+        if came:
+            bump(dispatch.metrics.load_reports, came)
+        if report is not None:
+            dispatch.cluster.balancer.take_report(self.endpoint, report, self.exchange.engine.now)
 
     def _give_back(self, size: int) -> None:
         if self.stream is not None:

@@ -28,6 +28,7 @@ cdef class Dispatch:
     cdef public Ejection ejection
     cdef public object ejector
     cdef public bint wants_context
+    cdef public bint wants_load
     cdef public object router
     cdef public long long in_flight
     cdef public dict pools

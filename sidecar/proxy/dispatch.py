@@ -55,6 +55,7 @@ class Dispatch:
         self.ejection: Ejection | None = None  # written by `ejector`; None: nobody is judged
         self.ejector = Ejector(self)
         self.wants_context = cluster.balancer.wants_context
+        self.wants_load = cluster.balancer.wants_load
         self.router: Router[Dispatch] | None = None  # of the RPCs that the app sends here; None: all stay
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
@@ -81,6 +82,7 @@ class Dispatch:
         self.max_in_flight = limits.max_in_flight
         self.replay_size = limits.replay_size
         self.wants_context = self.cluster.balancer.wants_context
+        self.wants_load = self.cluster.balancer.wants_load
         for pool in self.pools.values():
             pool.reconfigure(connection)
 

@@ -102,6 +102,11 @@ OUTCOMES: Final = _counter(
     ("upstream", "outcome"),
     "Tries that did not simply succeed, by what the balancer and ejection take them for.",
 )
+LOAD_REPORTS: Final = _counter(
+    "sidecar_proxy_load_reports_total",
+    ("upstream", "result"),
+    "Reports of load by endpoints, for balancers that ask for them: taken, or of no use because of `result`.",
+)
 CROSS_ZONE_ATTEMPTS: Final = _counter(
     "sidecar_proxy_cross_zone_attempts_total",
     UPSTREAM,
@@ -249,7 +254,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
     ),
     (
         "Attempts as the endpoints saw them",
-        (ATTEMPTS_STARTED, ATTEMPTS, ATTEMPT_DURATION, OUTCOMES, CROSS_ZONE_ATTEMPTS, CROSS_ZONE_PAYLOAD),
+        (ATTEMPTS_STARTED, ATTEMPTS, ATTEMPT_DURATION, OUTCOMES, LOAD_REPORTS, CROSS_ZONE_ATTEMPTS, CROSS_ZONE_PAYLOAD),
     ),
     (
         "Connections",

@@ -97,6 +97,7 @@ class Collector:
         yield self._by_status(catalogue.ATTEMPTS, ((m, m.attempt_status) for m in slots))
         yield _histograms(catalogue.ATTEMPT_DURATION, [((m.name,), m.attempt_latency) for m in slots])
         yield _by_key(catalogue.OUTCOMES, ((m.name, m.outcomes) for m in slots))
+        yield _by_key(catalogue.LOAD_REPORTS, ((m.name, m.load_reports) for m in slots))
         yield _per_upstream(catalogue.CROSS_ZONE_ATTEMPTS, ((m, m.foreign_attempts) for m in slots))
         payload = [((m.name, "up"), m.foreign_up) for m in slots] + [((m.name, "down"), m.foreign_down) for m in slots]
         yield _family(catalogue.CROSS_ZONE_PAYLOAD, payload)

@@ -30,6 +30,7 @@ cdef class UpstreamMetrics:
     cdef public dict overstays
     cdef public dict refusals
     cdef public dict outcomes
+    cdef public dict load_reports
     cdef public dict routed
     cdef public dict ejections
     cdef public dict withheld

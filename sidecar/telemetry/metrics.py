@@ -78,6 +78,7 @@ class UpstreamMetrics:
         self.routed: dict[str, int] = {}  # by the upstream that a route led to
         self.ejections: dict[str, int] = {}  # carried out, by reason
         self.withheld: dict[tuple[str, str], int] = {}  # ejections that were not, by reason and by why not
+        self.load_reports: dict[str, int] = {}  # by what came of them, and of requests for them out of band
         self.queued: int = 0
         self.bytes_up: int = 0
         self.bytes_down: int = 0

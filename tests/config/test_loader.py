@@ -14,7 +14,7 @@ from sidecar.config.loader import build_config, load_config
 from sidecar.config.model import Config, StaticEndpoint, UpstreamEntry
 from sidecar.config.problem import ConfigErrors
 from sidecar.config.shape import fields_of, sections_of
-from sidecar.control.settings import ConsulSettings, GrpcCheck
+from sidecar.control.settings import ConsulSettings, GrpcCheck, Selection
 from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
 
 CONTRACT = """\
@@ -322,6 +322,33 @@ def test_a_mistake_is_one_sentence_at_its_place(text: str, problem: str) -> None
 )
 def test_what_only_looks_unusual_is_accepted(text: str) -> None:
     assert problems(text) == []
+
+
+def discovering(keys: str, registry: str = "consul: {}") -> str:
+    return f"registry: {{{registry}}}\nupstreams: [{{service: a, listen: '127.0.0.1:1', discovery: {{{keys}}}}}]"
+
+
+def test_zone_awareness_needs_to_know_the_zone() -> None:
+    (found,) = problems(upstream("balancing: {zone_aware: }"))
+    assert "upstreams[0].balancing.zone_aware needs the sidecar's zone: set own, or service.meta.zone" in found
+    assert problems(upstream("balancing: {zone_aware: {own: '${ZONE}'}}"), {"ZONE": "a"}) == []
+    registered = "registry: {consul: {}}\nservice: {name: s, port: 1, meta: {zone: a}}\n"
+    assert problems(registered + upstream("balancing: {zone_aware: }")) == []
+
+
+def test_levels_load_and_one_that_could_never_be_used_is_refused() -> None:
+    (entry,) = load(discovering("meta: {v: '2'}, failover: [{tags: [eu]}, {}], subset_size: 20")).upstreams
+    assert entry.discovery.failover == (Selection(tags=("eu",)), Selection())
+    (found,) = problems(discovering("tags: [x], failover: [{}, {datacenter: dc2}, {}]"))
+    assert (
+        "upstreams[0].discovery.failover[2] takes the same instances as upstreams[0].discovery.failover[0], so it"
+        " would never be used" in found
+    )
+
+
+def test_a_level_too_can_ask_a_file_registry_for_nothing_of_consuls() -> None:
+    (found,) = problems(discovering("failover: [{datacenter: dc2}]", "file: {path: /tmp/x}"))
+    assert "upstreams[0].discovery.failover[0].datacenter needs Consul; a file registry has no such thing" in found
 
 
 def test_every_section_of_a_method_is_also_one_of_its_upstream() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,10 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from sidecar.control.consul import ConsulRegistry
-from sidecar.control.settings import ConsulSettings, DiscoverySettings, RegistrySettings
+from sidecar.control.levels import Levels
+from sidecar.control.settings import ConsulSettings, DiscoverySettings, RegistrySettings, Selection
 from sidecar.control.watch import Watch
-from sidecar.policy.cluster import Cluster
-from sidecar.policy.endpoint import Endpoint
+from sidecar.policy.cluster import SUBSET_MISS, Cluster
+from sidecar.policy.endpoint import READY, TRANSIENT_FAILURE, Endpoint
 from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.snapshot import WARNING
 from sidecar.telemetry.metrics import RegistryMetrics
@@ -134,6 +136,44 @@ def test_tags_and_filter_choose(agent: ConsulAgent) -> None:
 
     discovery = DiscoverySettings(tags=("v2", "eu"), filter='Service.Meta.tier == "gold"', datacenter="dc1")
     watching(agent, "chosen", body, discovery)
+
+
+def test_a_version_is_preferred_and_any_other_stands_in(agent: ConsulAgent) -> None:
+    """D12: a subset by metadata, with a fallback to any instance as the next level."""
+
+    async def body(scene: Scene) -> None:
+        levels = Levels(scene.cluster, 2, None, seed=1).levels
+        async with contextlib.AsyncExitStack() as stack:
+            for level, selection in zip(levels, (Selection(meta={"version": "v2"}), Selection()), strict=True):
+                watch = Watch(scene.registry, scene.service, selection, level, RegistrySettings(), start_jitter=0)
+                await stack.enter_async_context(running(watch.run()))
+            scene.register("old", 4501, Meta={"version": "v1"})
+            scene.register("new", 4502, Meta={"version": "v2"})
+            await scene.has(4502, 4501)
+            assert [endpoint.member.priority for endpoint in scene.cluster.endpoints] == [0, 1]
+            for endpoint in scene.cluster.endpoints:
+                scene.cluster.set_connectivity(endpoint, READY)
+            assert [endpoint.member.id for endpoint in scene.cluster.pickable] == ["new"]
+            agent.deregister("new")
+            scene.cluster.set_connectivity(scene.cluster.endpoints[0], TRANSIENT_FAILURE, "connection refused")
+            assert [endpoint.member.id for endpoint in scene.cluster.pickable] == ["old"]
+
+    async def scene() -> None:
+        stage = Scene(agent, "versions", ALL)
+        try:
+            await body(stage)
+        finally:
+            await stage.registry.close()
+
+    asyncio.run(scene())
+
+
+def test_instances_without_the_metadata_asked_for_are_counted_as_left_out(agent: ConsulAgent) -> None:
+    async def body(scene: Scene) -> None:
+        scene.register("plain", 4601)
+        await eventually(lambda: scene.cluster.explain().reason == SUBSET_MISS, "the miss is named")
+
+    watching(agent, "missed", body, DiscoverySettings(meta={"version": "v2"}))
 
 
 def test_a_datacenter_that_does_not_exist_is_said_so(agent: ConsulAgent) -> None:

@@ -128,6 +128,14 @@ def test_tags_choose_and_meta_arrives(tmp_path: Path) -> None:
     assert (member.id, member.zone, member.meta) == ("a", "z1", {"zone": "z1"})
 
 
+def test_metadata_chooses_and_who_lacks_it_is_counted(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    for name, port, meta in (("a", 1, {"version": "v1"}), ("b", 2, {"version": "v2", "x": "y"}), ("c", 3, {})):
+        asyncio.run(scene.registry.register(instance(name, port, meta=meta), WELL))
+    found = scene.reader().read(DiscoverySettings(meta={"version": "v2"}))
+    assert (addresses(found), found.left_out) == (["127.0.0.1:2"], 2)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"service": 1}', b"\xff\xfe", b"[]"])
 def test_a_corrupt_lease_is_skipped_with_its_name_and_the_others_stay(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
