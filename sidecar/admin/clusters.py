@@ -83,6 +83,7 @@ class UpstreamPage(Struct, frozen=True, kw_only=True):
     queued: int
     in_flight: int
     connections: int
+    notes: tuple[str, ...]
     endpoints: tuple[EndpointPage, ...]
 
 
@@ -111,6 +112,7 @@ def describe(upstream: UpstreamView, now: float) -> UpstreamPage:
         queued=upstream.metrics.queued,
         in_flight=sum(endpoint.in_flight for endpoint in cluster.endpoints),
         connections=sum(endpoint.connections for endpoint in cluster.endpoints),
+        notes=upstream.notes,
         endpoints=tuple(_describe(endpoint, cluster, id(endpoint) in picked, now) for endpoint in cluster.endpoints),
     )
 
@@ -212,6 +214,7 @@ def _paragraph(page: UpstreamPage) -> str:
         f" pickable ({page.balancer}), {load}",
         f"  {_membership(page)}",
     ]
+    lines += [f"  {printable(note, _WIDEST)}" for note in page.notes]
     if page.refusal:
         lines.append(f"  refused now ({page.refusal.reason}): {printable(page.refusal.text)}")
     rows = [_COLUMNS, *(_row(endpoint) for endpoint in page.endpoints)]

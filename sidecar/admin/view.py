@@ -19,6 +19,7 @@ class UpstreamView(Struct, frozen=True, kw_only=True):
 
     cluster: Cluster
     metrics: UpstreamMetrics
+    notes: tuple[str, ...] = ()  # what its RPCs pass beyond the plain caps, in sentences
     listen: str  # as bound: with the port that the system chose, where the file says 0; empty: not dialled
 
 

@@ -100,7 +100,7 @@ class Reload:
         """Put it in force."""
         sidecar, config = self.sidecar, self.config
         sidecar.engine.codec_class = self.codec_class
-        sidecar.engine.reconfigure(config.http2, config.buffers)
+        sidecar.engine.reconfigure(config.http2, config.buffers, config.overload)
         await self._replace_registry()
         former = self._take_out()
         for name, entry in self.entries.items():

@@ -74,6 +74,7 @@ class Sidecar:
             codec_class=load_codec(config.http2.codec),
             http2=config.http2,
             buffers=config.buffers,
+            overload=config.overload,
             metrics=self.process,
             rng=self.rng,
             log_rpc=self.access.rpc,
@@ -199,7 +200,7 @@ class Sidecar:
             due_at = self.now() + HEARTBEAT
             await asyncio.sleep(HEARTBEAT)
             self._beat_at = self.now()
-            self.process.loop_lag.observe(max(0.0, self._beat_at - due_at))
+            self.engine.note_lag(max(0.0, self._beat_at - due_at))
             self._bury_retired()
 
     def _bury_retired(self) -> None:
@@ -260,7 +261,12 @@ class Sidecar:
     def upstreams(self) -> Sequence[UpstreamView]:
         """Every upstream, in the order of the file."""
         return [
-            UpstreamView(cluster=upstream.cluster, metrics=upstream.metrics, listen=upstream.listener.bound)
+            UpstreamView(
+                cluster=upstream.cluster,
+                metrics=upstream.metrics,
+                notes=upstream.notes(self.now()),
+                listen=upstream.listener.bound,
+            )
             for upstream in self.by_name.values()
         ]
 

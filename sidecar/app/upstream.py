@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import random
 from collections.abc import Mapping
 
@@ -14,9 +15,12 @@ from sidecar.control.registry import Registry
 from sidecar.control.settings import RegistrySettings, Selection
 from sidecar.control.static import StaticRegistry
 from sidecar.control.watch import Watch
+from sidecar.policy.admission import Admission
 from sidecar.policy.balancer import Balancer
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
+from sidecar.policy.concurrency import Concurrency
+from sidecar.policy.fault import Faults
 from sidecar.policy.judge import Classifier
 from sidecar.policy.method import MethodTable, build_table, merged
 from sidecar.policy.method_settings import MethodSettings
@@ -26,10 +30,14 @@ from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.engine import Engine
+from sidecar.proxy.gate import Gate
 from sidecar.proxy.health_checks import HealthChecks
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.load_watch import LoadWatch
+from sidecar.proxy.mirror import Mirror
 from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, UpstreamMetrics
+
+log = logging.getLogger("sidecar.app")
 
 
 class Upstream:
@@ -56,15 +64,41 @@ class Upstream:
         self.listener = self.build_listener(entry.listen)
         self.seed = int(engine.rng.random() * 2**64)  # of its subsets: a reload moves nobody
         self._watches: list[asyncio.Task[None]] = []
+        self._gate_made_of: object = None
 
     def build_listener(self, address: str | None) -> Listener:
         """A listener for this upstream, not yet bound."""
         return Listener(self.engine, self.dispatch, address or "", self.listener_metrics)
 
     def lead_on(self, upstreams: Mapping[str, Upstream]) -> None:
-        """Whereto its routes lead, now that every upstream is there."""
+        """Whereto its routes and its mirror lead, now that every upstream is there; and what its RPCs pass."""
+        entry, dispatch = self.entry, self.dispatch
         dispatches = {name: upstream.dispatch for name, upstream in upstreams.items()}
-        self.dispatch.router = Router(self.entry.routes, dispatches) if self.entry.routes else None
+        dispatch.router = Router(entry.routes, dispatches) if entry.routes else None
+        target = dispatches[entry.mirror.upstream] if entry.mirror is not None else None
+        made_of = (entry.limits, entry.rate, entry.methods, entry.faults, entry.mirror, target)
+        if made_of != self._gate_made_of:  # else it stays as it is, with all that it has learned
+            self._gate_made_of = made_of
+            dispatch.gate = self._build_gate(target)
+
+    def _build_gate(self, target: Dispatch | None) -> Gate | None:
+        """What RPCs pass beyond the plain caps; None when nothing of the kind is configured."""
+        entry, dispatch, engine = self.entry, self.dispatch, self.engine
+        limits, mirror = entry.limits, None
+        rates = [entry.rate, *(method.rate for method in entry.methods.values())]
+        if not any(rates) and limits.adaptive is None and not entry.faults and entry.mirror is None:
+            return None
+        adaptive = Concurrency(limits.adaptive, engine.rng) if limits.adaptive is not None else None
+        faults = Faults(entry.faults, engine.clock())
+        if entry.mirror is not None and target is not None:
+            mirror = Mirror(entry.mirror, dispatch, target)
+        for fault in faults.all:
+            log.warning("%s: injects on purpose: %s", dispatch.name, fault)
+        return Gate(dispatch, Admission(dispatch.name, adaptive), faults, mirror)
+
+    def notes(self, now: float) -> tuple[str, ...]:
+        """What its RPCs pass at present, in sentences for an operator."""
+        return tuple(self.dispatch.gate.notes(now)) if self.dispatch.gate is not None else ()
 
     def follow(self, registry: Registry | None, settings: RegistrySettings, metrics: RegistryMetrics) -> None:
         """Take the membership from `registry`, or from the file's own endpoints, from now on."""

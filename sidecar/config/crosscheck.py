@@ -227,10 +227,17 @@ def check_routes(config: Config) -> Iterator[Finding]:
                 if is_text(target.upstream) and target.upstream not in names:
                     where: Path = (*path, "to", place, "upstream")
                     yield where, f"{name_of(where)} '{target.upstream}' is no upstream{guess(target.upstream, names)}"
+        mirror, path = entry.mirror, ("upstreams", index, "mirror")
+        if mirror is not None:
+            reached.add(mirror.upstream)
+            yield from check_match((*path, "match"), mirror.match)
+            if is_text(mirror.upstream) and mirror.upstream not in names:
+                sentence = f"{name_of((*path, 'upstream'))} '{mirror.upstream}' is no upstream"
+                yield (*path, "upstream"), f"{sentence}{guess(mirror.upstream, names)}"
     for index, entry in enumerate(config.upstreams):
         if entry.listen is None and is_text(entry.known_as) and entry.known_as not in reached:
             sentence = f"upstreams[{index}] '{entry.known_as}' has no listen, and nothing leads to it"
-            yield ("upstreams", index), f"{sentence}; give it an address, or a route to it"
+            yield ("upstreams", index), f"{sentence}; give it an address, a route or a mirror"
 
 
 def check_match(path: Path, match: MatchSettings) -> Iterator[Finding]:
@@ -244,11 +251,26 @@ def check_match(path: Path, match: MatchSettings) -> Iterator[Finding]:
             yield (*where, "name"), f"{name_of((*where, 'name'))} {sentence}"
 
 
+def check_faults(config: Config) -> Iterator[Finding]:
+    for index, entry in enumerate(config.upstreams):
+        for number, fault in enumerate(entry.faults):
+            path: Path = ("upstreams", index, "faults", number)
+            yield from check_match((*path, "match"), fault.match)
+            if fault.abort is not None and fault.reset is True:
+                yield (*path, "reset"), f"{name_of(path)} has abort and reset; keep one of them"
+            if (fault.delay, fault.abort, fault.reset, fault.bandwidth) == (0.0, None, False, 0):
+                yield path, f"{name_of(path)} does nothing; give delay, abort, reset or bandwidth"
+
+
 def check_order(config: Config) -> Iterator[Finding]:
     """Pairs of which the first must not exceed the second."""
     if config.buffers.soft_limit > config.buffers.hard_limit:
         yield ("buffers", "soft_limit"), "buffers.soft_limit is above buffers.hard_limit"
     for index, entry in enumerate(config.upstreams):
+        adaptive = entry.limits.adaptive
+        if adaptive is not None and adaptive.min_limit > adaptive.max_limit:
+            limit = ("upstreams", index, "limits", "adaptive")
+            yield (*limit, "min_limit"), f"{name_of(limit)}: min_limit is above max_limit"
         if entry.connection.backoff_base > entry.connection.backoff_max:
             path = ("upstreams", index, "connection")
             yield (*path, "backoff_base"), f"{name_of(path)}: backoff_base is above backoff_max"
@@ -270,6 +292,7 @@ CHECKS: tuple[Check, ...] = (
     check_service_configs,
     check_endpoints,
     check_routes,
+    check_faults,
     check_order,
 )
 

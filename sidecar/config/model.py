@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 from sidecar.admin.settings import AdminSettings, LogSettings
 from sidecar.control.settings import DiscoverySettings, RegistrySettings, ServiceSettings
 from sidecar.policy.ejection_settings import EjectionSettings
+from sidecar.policy.fault import FaultSettings
 from sidecar.policy.method_settings import (
     BudgetSettings,
     HedgeSettings,
@@ -15,8 +16,11 @@ from sidecar.policy.method_settings import (
     ThrottleSettings,
     TimeoutSettings,
 )
+from sidecar.policy.mirror_settings import MirrorSettings
+from sidecar.policy.rate import RateSettings
 from sidecar.policy.route import RouteSettings
 from sidecar.policy.settings import BalancingSettings
+from sidecar.policy.shedding import OverloadSettings
 from sidecar.proxy.health_settings import HealthCheckSettings
 from sidecar.proxy.settings import BufferSettings, ConnectionSettings, DrainSettings, Http2Settings, LimitSettings
 from sidecar.units import Address, Count, Name
@@ -90,6 +94,10 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Meta(description="When an instance that fails is left out, and how it comes back."),
     ] = EjectionSettings()
     timeouts: Annotated[TimeoutSettings | None, Meta(description="How long an RPC may last; no limit if unset.")] = None
+    rate: Annotated[
+        RateSettings | None,
+        Meta(description="RPCs per second, all methods together that have no `rate` of their own; any if unset."),
+    ] = None
     methods: Annotated[
         dict[str, MethodSettings],
         Meta(
@@ -109,6 +117,11 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     retry_throttle: Annotated[
         ThrottleSettings | None, Meta(description="gRFC A6's tokens, beside the budget; off if unset.")
     ] = None
+    faults: Annotated[
+        tuple[FaultSettings, ...],
+        Meta(description="Faults on purpose, for tests of the app; the first that is for an RPC decides."),
+    ] = ()
+    mirror: Annotated[MirrorSettings | None, Meta(description="Copies of its RPCs for another upstream.")] = None
 
     @property
     def known_as(self) -> str:
@@ -129,6 +142,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     admin: Annotated[AdminSettings, Meta(description="The admin API.")] = AdminSettings()
     http2: Annotated[Http2Settings, Meta(description="The HTTP/2 protocol on both hops.")] = Http2Settings()
     buffers: Annotated[BufferSettings, Meta(description="Memory for data on its way.")] = BufferSettings()
+    overload: Annotated[OverloadSettings, Meta(description="What is done when there is more to do than can be.")] = (
+        OverloadSettings()
+    )
     drain: Annotated[DrainSettings, Meta(description="How the sidecar ends.")] = DrainSettings()
     log: Annotated[LogSettings, Meta(description="What is logged, and how.")] = LogSettings()
     allow_remote_listeners: Annotated[

@@ -31,6 +31,7 @@ from sidecar.policy.level import availability, last_resort, share_load, split_le
 from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import Member, Snapshot
 from sidecar.policy.zone import capacities, share_zones
+from sidecar.rpc.status import UNAVAILABLE
 
 # Why nothing can be picked: each is a metric label, and a sentence in `Refusal.text` (D18).
 NEVER_DISCOVERED = "never_discovered"
@@ -44,6 +45,7 @@ QUEUE_FULL = "queue_full"
 QUEUE_TIMEOUT = "queue_timeout"
 IN_FLIGHT_CAP = "in_flight_cap"
 BUFFERS_FULL = "buffers_full"
+OVERLOADED = "overloaded"
 SHUTTING_DOWN = "shutting_down"
 
 # Waiting can help for these, and for no other.
@@ -51,10 +53,12 @@ WORTH_WAITING = frozenset((NEVER_DISCOVERED, ALL_CONNECTING, ALL_SATURATED))
 
 
 class Refusal(Struct, frozen=True):
-    """No endpoint can be picked. `text` names the upstream, the counts and the last error."""
+    """No endpoint can be picked, or a limit is reached. `text` names the upstream, the counts and the last error."""
 
     reason: str
     text: str
+    status: int = UNAVAILABLE  # the grpc-status that the caller gets (table 6.1)
+    pushback: float = 0.0  # seconds after which the caller may come again; 0.0: it is told nothing
 
     @property
     def worth_waiting(self) -> bool:

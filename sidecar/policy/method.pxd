@@ -12,6 +12,7 @@ cdef class MethodPolicy:
     cdef readonly double max_duration
     cdef readonly object retry
     cdef readonly object hedge
+    cdef readonly object rate
 
     cpdef object bound(self, object timeout)
 

@@ -20,6 +20,7 @@ from sidecar.policy.method_settings import (
     ThrottleSettings,
     TimeoutSettings,
 )
+from sidecar.policy.rate import Rate
 from sidecar.policy.retry import RetryPolicy
 from sidecar.rpc.metadata import RequestHead
 
@@ -27,15 +28,16 @@ REST: Final = "*"  # the name of the policy of methods that have no entry
 
 
 class MethodPolicy:
-    """The ready-made parameters of the RPCs of one entry. Frozen: it is shared by all of them."""
+    """The ready-made parameters of the RPCs of one entry, shared by all of them; `rate` alone keeps a count."""
 
-    __slots__ = ("hedge", "idle", "max_duration", "name", "retry", "timeout")
+    __slots__ = ("hedge", "idle", "max_duration", "name", "rate", "retry", "timeout")
 
-    def __init__(self, name: str, settings: MethodSettings) -> None:
+    def __init__(self, name: str, settings: MethodSettings, rate: Rate | None) -> None:
         timeouts = settings.timeouts or TimeoutSettings()
         retry = RetryPolicy(settings.retry or RetrySettings())
         self.name = name  # the entry's key, or REST
         self.timeout: float = timeouts.total  # seconds; 0: none
+        self.rate = rate  # that its RPCs count against, with those of other entries where it has none of its own
         self.idle: float = timeouts.idle  # seconds; 0: without end
         self.max_duration: float = timeouts.max_duration  # likewise
         self.retry: RetryPolicy | None = retry if retry.useful else None
@@ -65,10 +67,12 @@ class MethodTable:
         budget: BudgetSettings | None = None,
         throttle: ThrottleSettings | None = None,
     ) -> None:
-        self._rest = MethodPolicy(REST, own)
+        rate = Rate(own.rate, "rate") if own.rate is not None else None
+        self._rest = MethodPolicy(REST, own, rate)
         self._by_path: dict[bytes, MethodPolicy] = {}
         for name, settings in methods.items():
-            self._by_path[name.encode()] = MethodPolicy(name, merged(own, settings))
+            own_rate = Rate(settings.rate, f"methods.{name}.rate") if settings.rate is not None else rate
+            self._by_path[name.encode()] = MethodPolicy(name, merged(own, settings), own_rate)
         self.budget = RetryBudget(budget or BudgetSettings())
         self.throttle = RetryThrottle(throttle) if throttle is not None else None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sidecar.policy.rate import RateSettings
 from sidecar.units import Count, Duration, Fraction
 
 StatusName = Literal[
@@ -96,6 +97,9 @@ class MethodSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     retry: Annotated[RetrySettings | None, Meta(description="In place of the upstream's `retry` and `hedge`.")] = None
     hedge: Annotated[HedgeSettings | None, Meta(description="In place of the upstream's `hedge` and `retry`.")] = None
     timeouts: Annotated[TimeoutSettings | None, Meta(description="In place of the upstream's.")] = None
+    rate: Annotated[
+        RateSettings | None, Meta(description="RPCs per second of this entry, which then count against no other.")
+    ] = None
 
 
 class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

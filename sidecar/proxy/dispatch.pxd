@@ -29,6 +29,7 @@ cdef class Dispatch:
     cdef public object ejector
     cdef public bint wants_context
     cdef public bint wants_load
+    cdef public object gate
     cdef public object router
     cdef public long long in_flight
     cdef public dict pools
@@ -43,6 +44,8 @@ cdef class Dispatch:
 
     cpdef Dispatch route(self, RequestHead head, HeaderBlock block)
     cpdef object add(self)
+    cpdef object admit(self, Exchange exchange)
+    cpdef object place(self, Exchange exchange)
     cpdef object remove(self, Exchange exchange)
     @cython.locals(pool=EndpointPool)
     cpdef UpstreamConnection acquire(self, Endpoint endpoint)

@@ -11,7 +11,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sidecar.policy.cluster import ALL_SATURATED, QUEUE_FULL, QUEUE_TIMEOUT, SHUTTING_DOWN, Change, Cluster, Refusal
+from sidecar.policy.cluster import (
+    ALL_SATURATED,
+    IN_FLIGHT_CAP,
+    QUEUE_FULL,
+    QUEUE_TIMEOUT,
+    SHUTTING_DOWN,
+    Change,
+    Cluster,
+    Refusal,
+)
 from sidecar.policy.ejection import Ejection
 from sidecar.policy.endpoint import IDLE, PROBATION, Endpoint
 from sidecar.policy.event import Event
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
     from sidecar.policy.route import Router
     from sidecar.proxy.engine import Engine
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.gate import Gate
     from sidecar.rpc.metadata import RequestHead
 
 
@@ -56,6 +66,7 @@ class Dispatch:
         self.ejector = Ejector(self)
         self.wants_context = cluster.balancer.wants_context
         self.wants_load = cluster.balancer.wants_load
+        self.gate: Gate | None = None  # what its RPCs pass beyond the plain caps; None: nothing
         self.router: Router[Dispatch] | None = None  # of the RPCs that the app sends here; None: all stay
         self.in_flight: int = 0
         self.pools: dict[Endpoint, EndpointPool] = {}
@@ -153,6 +164,29 @@ class Dispatch:
         """An RPC has arrived."""
         self.in_flight += 1
         self.metrics.exchange_started += 1
+
+    def admit(self, exchange: Exchange) -> None:
+        """The cheap refusals first, before anything was spent; then what is configured beyond them; then a place."""
+        refusal = None
+        if self.in_flight > self.max_in_flight:
+            limit = self.max_in_flight
+            refusal = Refusal(IN_FLIGHT_CAP, f"{self.name}: {limit} RPCs are in flight, which is its limit")
+        elif self.engine.strained:
+            refusal = self.engine.refusal(self.name)
+        if refusal is not None:
+            exchange.refuse(refusal)
+        elif self.gate is not None:
+            exchange.gate = self.gate
+            self.gate.enter(exchange)
+        else:
+            self.place(exchange)
+
+    def place(self, exchange: Exchange) -> None:
+        """Nothing is against it: it lines up behind those that wait, or is sent."""
+        if self.metrics.queued:
+            self.line_up(exchange)
+        else:
+            exchange.try_attempt()
 
     def remove(self, exchange: Exchange) -> None:
         """It is over."""

@@ -17,14 +17,15 @@ cdef class Engine:
     cdef public long long replay_size
     cdef public set connections
     cdef public double now
-    cdef public bint full
     cdef public object clock
     cdef Wheel _wheel
     cdef object _timer
     cdef double _timer_at
     cdef list _dirty
     cdef list _waiting
-    cdef bint _holding
+    cdef public object shedder
+    cdef public bint holding
+    cdef public bint strained
     cdef bint _in_turn
     cdef bint _flush_scheduled
     cdef long _reads_in_turn

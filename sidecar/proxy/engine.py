@@ -8,20 +8,26 @@ writes to a socket.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.http2.interface import Codec, CodecSettings
+from sidecar.policy.cluster import BUFFERS_FULL, OVERLOADED, Refusal
+from sidecar.policy.shedding import OverloadSettings, Shedder
 from sidecar.proxy.settings import BufferSettings, Http2Settings
 from sidecar.proxy.wheel import TICK, Alarm, Wheel
+from sidecar.rpc.status import RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import ProcessMetrics
 from sidecar.telemetry.record import RpcRecord
 
 if TYPE_CHECKING:
     from sidecar.proxy.connection import Connection
     from sidecar.proxy.dispatch import Dispatch
+
+log = logging.getLogger("sidecar.proxy")
 
 # How many read events are flushed singly before it is tried out whether they come in bunches.
 PROBE_EVERY = 16
@@ -43,6 +49,7 @@ class Engine:
         buffers: BufferSettings,
         metrics: ProcessMetrics,
         rng: random.Random,
+        overload: OverloadSettings | None = None,
         log_rpc: Callable[[RpcRecord], None] | None = None,
         log_from: int = 17,
         clock: Callable[[], float] = time.monotonic,
@@ -66,8 +73,9 @@ class Engine:
         self._timer_at: float = 0.0
         self._dirty: list[Connection] = []
         self._waiting: list[Dispatch] = []
-        self.full = False  # more than the hard limit is buffered: new RPCs must be refused (RL-40)
-        self._holding = False
+        self.shedder = Shedder(overload or OverloadSettings())
+        self.holding = False  # credit, because the soft limit is passed
+        self.strained = False  # an RPC that comes now must ask whether it may: `refusal`
         self._in_turn = False
         self._flush_scheduled = False
         self._reads_in_turn = 0
@@ -173,23 +181,24 @@ class Engine:
     def hold(self, size: int) -> None:
         """`size` octets could not be sent on and are kept. Over the soft limit senders are held back (H2-45)."""
         self.metrics.buffered += size
-        self._weigh()
-        if not self._holding and self.metrics.buffered > self.buffers.soft_limit:
+        if not self.holding and self.metrics.buffered > self.buffers.soft_limit:
             self._set_holding(True)
 
     def release(self, size: int) -> None:
         """They were sent on, or dropped."""
         self.metrics.buffered -= size
-        self._weigh()
         # Well below the limit, so that it does not flap.
-        if self._holding and self.metrics.buffered < self.buffers.soft_limit * 3 // 4:
+        if self.holding and self.metrics.buffered < self.buffers.soft_limit * 3 // 4:
             self._set_holding(False)
 
-    def _weigh(self) -> None:
-        self.full = self.metrics.buffered > self.buffers.hard_limit
+    @property
+    def full(self) -> bool:
+        """Whether new RPCs must be refused for want of memory (RL-40). Then it is strained, too."""
+        return self.metrics.buffered > self.buffers.hard_limit
 
     def _set_holding(self, holding: bool) -> None:
-        self._holding = holding
+        self.holding = holding
+        self.strained = holding or self.shedder.active
         for connection in self.connections:
             connection.codec.hold_credit(holding)
             connection.touch()
@@ -197,15 +206,51 @@ class Engine:
     def add_connection(self, connection: Connection) -> None:
         """A connection is up."""
         self.connections.add(connection)
-        if self._holding:
+        if self.holding:
             connection.codec.hold_credit(True)
 
-    def reconfigure(self, http2: Http2Settings, buffers: BufferSettings) -> None:
+    # === overload ===
+
+    def note_lag(self, lag: float) -> None:
+        """A heartbeat came `lag` seconds late: what everything else waits for, too."""
+        before = self.shedder.active
+        self.shedder.note(lag)
+        self.metrics.loop_lag.observe(lag)
+        self.metrics.shed_share = self.shedder.share
+        self.strained = self.holding or self.shedder.active
+        if self.shedder.active != before:
+            log.warning("%s", self._say_overload())
+
+    def _say_overload(self) -> str:
+        shedder = self.shedder
+        if not shedder.active:
+            return "the event loop keeps up again; no RPCs are refused for it any more"
+        return (
+            f"the event loop is {shedder.lag * 1e3:.0f} ms late and stays so; a part of the new RPCs is refused until"
+            " it keeps up (overload.max_lag): give the sidecar more CPU, or send it less"
+        )
+
+    def refusal(self, name: str) -> Refusal | None:
+        """Why an RPC of the upstream `name` may not begin now, or None. Asked only while something is short."""
+        if self.full:
+            held = self.metrics.buffered >> 20
+            text = f"{name}: the sidecar's buffers are full: {held} MiB wait for slow readers (buffers.hard_limit)"
+            return Refusal(BUFFERS_FULL, text, status=RESOURCE_EXHAUSTED)
+        shedder = self.shedder
+        if not shedder.active or not shedder.refuses():
+            return None
+        text = (
+            f"{name}: the sidecar is overloaded: its event loop is {shedder.lag * 1e3:.0f} ms late,"
+            f" so that it refuses {shedder.share:.0%} of new RPCs (overload.max_lag)"
+        )
+        return Refusal(OVERLOADED, text, pushback=shedder.settings.pushback * (0.5 + self.rng.random()))
+
+    def reconfigure(self, http2: Http2Settings, buffers: BufferSettings, overload: OverloadSettings) -> None:
         """New settings after a reload: for connections from now on (K7)."""
         self.http2 = http2
         self.codec_settings = http2.codec_settings()
         self.buffers = buffers
-        self._weigh()
+        self.shedder.settings = overload
 
     def close(self) -> None:
         """Stop the timer; for the end of the process and of tests."""

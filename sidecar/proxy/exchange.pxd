@@ -33,6 +33,7 @@ cdef class Exchange(StreamSink):
     cdef public RequestHead head
     cdef public MethodPolicy policy
     cdef public int state
+    cdef public object gate
     cdef public bint queued
     cdef public object recourse
     cdef public object lifetime

@@ -13,7 +13,7 @@ from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, error_name
 from sidecar.http2.errors import HeaderListTooLarge, StreamsExhausted
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer import PickContext
-from sidecar.policy.cluster import BUFFERS_FULL, IN_FLIGHT_CAP, Refusal
+from sidecar.policy.cluster import Refusal
 from sidecar.policy.endpoint import Endpoint
 from sidecar.policy.method import MethodPolicy
 from sidecar.proxy import hedge as hedges
@@ -40,6 +40,7 @@ from sidecar.proxy.replay import Replay
 from sidecar.rpc import outcome as outcomes
 from sidecar.rpc import status as codes
 from sidecar.rpc.metadata import (
+    NEVER,
     RequestHead,
     ResponseHead,
     build_request,
@@ -53,6 +54,7 @@ from sidecar.telemetry.metrics import bump
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.gate import Gate
     from sidecar.proxy.hedge import Hedge
     from sidecar.proxy.retry import Retry
     from sidecar.proxy.upstream import UpstreamConnection
@@ -76,6 +78,7 @@ class Exchange(StreamSink):
         "deadline_at",
         "dispatch",
         "engine",
+        "gate",
         "head",
         "history",
         "http_status",
@@ -107,6 +110,7 @@ class Exchange(StreamSink):
             self.dispatch = self.dispatch.route(self.head, block)
         self.state: int = WAITING
         self.policy: MethodPolicy | None = None  # None: the upstream sets nothing by method
+        self.gate: Gate | None = None  # None: the upstream has none
         self.queued = False  # waits in the queue of `dispatch`
         self.recourse: Retry | Hedge | None = None  # what to do about a failed attempt, if its method has such
         self.why: str = FIRST  # the reason of the attempt that comes next
@@ -163,15 +167,7 @@ class Exchange(StreamSink):
                 return
             self.deadline = Deadline(self)
             self.engine.set_alarm(self.deadline, self.deadline_at)
-        if dispatch.in_flight > dispatch.max_in_flight:
-            text = f"{dispatch.name}: {dispatch.max_in_flight} RPCs are in flight, which is its limit"
-            self.refuse(Refusal(IN_FLIGHT_CAP, text))
-        elif self.engine.full:
-            self.refuse(Refusal(BUFFERS_FULL, f"{dispatch.name}: the sidecar's buffers are full"))
-        elif dispatch.metrics.queued:
-            dispatch.line_up(self)
-        else:
-            self.try_attempt()
+        dispatch.admit(self)
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         self.dispatch.metrics.bytes_up += len(data)
@@ -323,7 +319,8 @@ class Exchange(StreamSink):
         if end_stream:
             self._record_answer(attempt, response)
         else:
-            response_relay = Relay(self, None)
+            response_relay = self.gate.relay(self) if self.gate is not None else None
+            response_relay = response_relay or Relay(self, None)
             response_relay.source = attempt.connection
             response_relay.source_stream = attempt.stream
             response_relay.target = self.connection
@@ -388,18 +385,18 @@ class Exchange(StreamSink):
     def refuse(self, refusal: Refusal) -> None:
         """No attempt can be made; the reason is counted under its own name (D18)."""
         bump(self.dispatch.metrics.refusals, refusal.reason)
-        status = codes.RESOURCE_EXHAUSTED if refusal.reason == BUFFERS_FULL else codes.UNAVAILABLE
-        self.fail(status, refusal.text)
+        self.fail(refusal.status, refusal.text, refusal.pushback)
 
-    def fail(self, status: int, text: str) -> None:
+    def fail(self, status: int, text: str, pushback: float = 0.0) -> None:
         """Answer in the endpoint's place; data that was received is delivered first (GR-20, GR-24, GR-33)."""
         self.status, self.text = status, f"sidecar: {text}; attempts: {self.attempts}"
-        spent = self.recourse is not None and self.recourse.spent
+        if self.recourse is not None and self.recourse.spent:
+            pushback = NEVER
         codec = self.connection.codec
         self.connection.touch()
         if self.response is None:
             try:
-                codec.send_headers(self.stream, build_trailers_only(self.head, status, self.text, spent), True)
+                codec.send_headers(self.stream, build_trailers_only(self.head, status, self.text, pushback), True)
             except HeaderListTooLarge:
                 codec.reset_stream(self.stream, INTERNAL_ERROR)
             self._end(status, self.text)
@@ -452,6 +449,8 @@ class Exchange(StreamSink):
         seconds = engine.now - self.started_at
         dispatch.metrics.exchange_status[status] += 1
         dispatch.metrics.exchange_latency.observe(seconds)
+        if self.gate is not None:
+            self.gate.leave(self)
         dispatch.remove(self)
         self.connection.remove(self)
         if status >= engine.log_from and engine.log_rpc is not None:
@@ -459,6 +458,7 @@ class Exchange(StreamSink):
         # Everything that holds the exchange and is held by it lets go, so that no garbage collection is needed.
         stream.sink = DEAF
         self.deadline = None
+        self.gate = None
         self.lifetime = None
         self.recourse = None
         self.last = None

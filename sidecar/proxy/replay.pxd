@@ -15,6 +15,6 @@ cdef class Replay:
     cdef public bint live
     cdef public Py_ssize_t size
 
-    @cython.locals(size=Py_ssize_t, newest=Py_ssize_t, chunks=list, last=bytes)
+    @cython.locals(size=Py_ssize_t, newest=Py_ssize_t, chunks=list, last=bytes, engine=Engine)
     cpdef object keep(self, bytes data)
     cpdef object drop(self)

@@ -35,8 +35,9 @@ class Replay:
         if not self.live:
             return
         size = len(data)
-        if self.size + size > self.limit or self.engine.replay_size + size > REPLAY_BUDGET:
-            self.drop()
+        engine = self.engine
+        if self.size + size > self.limit or engine.replay_size + size > REPLAY_BUDGET or engine.holding:
+            self.drop()  # where memory is short, replays are given up before RPCs are refused
             return
         if not isinstance(self.chunks, list):
             self.chunks = [data]
@@ -49,7 +50,7 @@ class Replay:
             else:
                 chunks.append(data)
         self.size += size
-        self.engine.replay_size += size
+        engine.replay_size += size
 
     def drop(self) -> None:
         """Committed, or over: nothing can be replayed any more."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sidecar.http2.interface import CodecSettings
+from sidecar.policy.concurrency import ConcurrencySettings
 from sidecar.units import Count, Duration, Size
 
 
@@ -82,6 +83,10 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     replay_size: Annotated[
         Size, Meta(description="Request octets kept for a retry, per RPC; more commits the RPC (gRFC A6).")
     ] = 65_536  # linkerd 64 KiB, grpc-go 256 KiB
+    adaptive: Annotated[
+        ConcurrencySettings | None,
+        Meta(description="A limit of RPCs in flight that follows the upstream's latency; none if unset."),
+    ] = None
 
 
 class BufferSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -194,10 +194,11 @@ def build_request(head: RequestHead, block: HeaderBlock, remaining: float | None
     return HeaderBlock(fields, forward.never_indexed)
 
 
-def build_trailers_only(head: RequestHead, status: int, message: str, spent: bool = False) -> HeaderBlock:
+def build_trailers_only(head: RequestHead, status: int, message: str, pushback: float = 0.0) -> HeaderBlock:
     """An answer that the sidecar makes itself, to be sent with END_STREAM (GR-20). Plain HTTP for a plain request.
 
-    `spent`: it has retried already, or must not: whoever hears this answer should not try again (F7).
+    `pushback` seconds is when the caller may try again (gRFC A6); 0.0: nothing is said of it. NEVER: the sidecar has
+    retried already, or must not, so whoever hears this answer should not try again (F7).
     """
     if not head.is_grpc:
         return HeaderBlock(
@@ -206,15 +207,16 @@ def build_trailers_only(head: RequestHead, status: int, message: str, spent: boo
                 (b"x-sidecar-error", codes.encode_message(message)),
             ]
         )
-    fields = [
+    fields: list[Field] = [
         (b":status", b"200"),
         (b"content-type", head.content_type),
         (b"grpc-status", b"%d" % status),
         (b"grpc-message", codes.encode_message(message)),
         (b"x-sidecar-error", b"true"),
     ]
-    if spent:
-        fields.append((PUSHBACK, b"%d" % NEVER))
+    if pushback:
+        milliseconds = NEVER if pushback < 0 else max(1, round(pushback * 1e3))
+        fields.append((PUSHBACK, b"%d" % milliseconds))
     return HeaderBlock(fields)
 
 

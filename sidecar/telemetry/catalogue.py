@@ -77,6 +77,19 @@ ROUTED: Final = _counter(
     ("upstream", "target"),
     "RPCs that the app sent to the upstream and a route led to `target`, under whose name everything else counts.",
 )
+FAULTS: Final = _counter(
+    "sidecar_proxy_faults_total",
+    ("upstream", "kind"),
+    "Faults injected on purpose: delay, abort, reset, bandwidth; `spared` would have been one too many at a time.",
+)
+MIRRORED: Final = _counter(
+    "sidecar_proxy_mirrored_total",
+    ("upstream", "result"),
+    "Copies of the upstream's RPCs, by what became of them; they are no RPCs in any other metric.",
+)
+CONCURRENCY_LIMIT: Final = _gauge(
+    "sidecar_policy_concurrency_limit", UPSTREAM, "The adaptive limit of RPCs in flight, where one is configured."
+)
 QUEUED: Final = _gauge("sidecar_proxy_queued_exchanges", UPSTREAM, "RPCs that wait for a connection now.")
 PAYLOAD: Final = _counter(
     "sidecar_proxy_payload_bytes_total",
@@ -223,6 +236,9 @@ SNAPSHOTS: Final = _counter(
 LOOP_LAG: Final = _histogram(
     "sidecar_process_loop_lag_seconds", (), "How late the event loop ran a timer: what everything else waits for, too."
 )
+SHED_SHARE: Final = _gauge(
+    "sidecar_process_shed_share", (), "The share of new RPCs that is refused because the event loop is late; 0 to 0.9."
+)
 BUFFERED: Final = _gauge("sidecar_process_buffered_bytes", (), "Octets on their way through, all streams together.")
 RELOADS: Final = _counter("sidecar_config_reloads_total", ("result",), "Reloads of the configuration file.")
 RELOAD_SUCCESS: Final = _gauge(
@@ -248,6 +264,8 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             OVERSTAYS,
             REFUSALS,
             ROUTED,
+            FAULTS,
+            MIRRORED,
             QUEUED,
             PAYLOAD,
         ),
@@ -271,7 +289,10 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             LISTENER_PROTOCOL_ERRORS,
         ),
     ),
-    ("Endpoints", (ENDPOINTS, PICKABLE, EJECTIONS, EJECTIONS_WITHHELD, HEALTH_CHECKS, FAILING_CHECK)),
+    (
+        "Endpoints",
+        (ENDPOINTS, PICKABLE, EJECTIONS, EJECTIONS_WITHHELD, HEALTH_CHECKS, FAILING_CHECK, CONCURRENCY_LIMIT),
+    ),
     (
         "The registry",
         (
@@ -287,7 +308,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Metric, ...]], ...]] = (
             SNAPSHOTS,
         ),
     ),
-    ("The process", (LOOP_LAG, BUFFERED, RELOADS, RELOAD_SUCCESS, BUILD)),
+    ("The process", (LOOP_LAG, SHED_SHARE, BUFFERED, RELOADS, RELOAD_SUCCESS, BUILD)),
 )
 
 CATALOGUE: Final[tuple[Metric, ...]] = tuple(metric for _, metrics in SECTIONS for metric in metrics)

@@ -87,6 +87,8 @@ class Collector:
         yield _by_key(catalogue.OVERSTAYS, ((m.name, m.overstays) for m in slots))
         yield _by_key(catalogue.REFUSALS, ((m.name, m.refusals) for m in slots))
         yield _by_key(catalogue.ROUTED, ((m.name, m.routed) for m in slots))
+        yield _by_key(catalogue.FAULTS, ((m.name, m.faults) for m in slots))
+        yield _by_key(catalogue.MIRRORED, ((m.name, m.mirrored) for m in slots))
         yield _per_upstream(catalogue.QUEUED, ((m, m.queued) for m in slots))
         payload = [((m.name, "up"), m.bytes_up) for m in slots] + [((m.name, "down"), m.bytes_down) for m in slots]
         yield _family(catalogue.PAYLOAD, payload)
@@ -143,6 +145,8 @@ def _endpoints(upstreams: list[UpstreamRow]) -> Iterator[Family]:
     yield _family(catalogue.EJECTIONS_WITHHELD, withheld)
     yield _by_key(catalogue.HEALTH_CHECKS, ((row.metrics.name, row.metrics.health_checks) for row in upstreams))
     yield _per_upstream(catalogue.FAILING_CHECK, ((row.metrics, row.failing_check) for row in upstreams))
+    adaptive = [row.metrics for row in upstreams if row.metrics.concurrency_limit]
+    yield _per_upstream(catalogue.CONCURRENCY_LIMIT, ((slots, slots.concurrency_limit) for slots in adaptive))
 
 
 def _registry(upstreams: list[UpstreamRow], registry: RegistryMetrics) -> Iterator[Family]:
@@ -161,6 +165,7 @@ def _registry(upstreams: list[UpstreamRow], registry: RegistryMetrics) -> Iterat
 
 def _process(process: ProcessMetrics) -> Iterator[Family]:
     yield _histograms(catalogue.LOOP_LAG, [((), process.loop_lag)])
+    yield _family(catalogue.SHED_SHARE, [((), process.shed_share)])
     yield _family(catalogue.BUFFERED, [((), process.buffered)])
     yield _family(catalogue.RELOADS, [((result,), count) for result, count in process.config_reloads.items()])
     yield _family(catalogue.RELOAD_SUCCESS, [((), int(process.config_reload_success))])

@@ -31,6 +31,9 @@ cdef class UpstreamMetrics:
     cdef public dict refusals
     cdef public dict outcomes
     cdef public dict load_reports
+    cdef public dict faults
+    cdef public dict mirrored
+    cdef public long concurrency_limit
     cdef public dict routed
     cdef public dict ejections
     cdef public dict withheld

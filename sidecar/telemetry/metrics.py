@@ -75,6 +75,9 @@ class UpstreamMetrics:
         self.overstays: dict[str, int] = {}  # by which of its timeouts an RPC was ended
         self.refusals: dict[str, int] = {}  # by reason: RPCs that no attempt was made for
         self.outcomes: dict[str, int] = {}  # by Outcome name
+        self.faults: dict[str, int] = {}  # injected on purpose, by kind
+        self.mirrored: dict[str, int] = {}  # copies of RPCs, by what became of them
+        self.concurrency_limit: int = 0  # that adapts; 0: none is configured
         self.routed: dict[str, int] = {}  # by the upstream that a route led to
         self.ejections: dict[str, int] = {}  # carried out, by reason
         self.withheld: dict[tuple[str, str], int] = {}  # ejections that were not, by reason and by why not
@@ -134,6 +137,7 @@ class ProcessMetrics:
     def __init__(self) -> None:
         self.loop_lag = Histogram()
         self.buffered: int = 0  # octets on their way, all streams together
+        self.shed_share: float = 0.0  # of new RPCs, refused because the event loop is late
         self.config_reloads: dict[str, int] = {}  # by result: success, failure
         self.config_reload_success: bool = True
 

@@ -38,6 +38,7 @@ UPSTREAM_FIELDS = {
     "queued": int,
     "in_flight": int,
     "connections": int,
+    "notes": list,
     "endpoints": list,
 }
 ENDPOINT_FIELDS = {

@@ -91,6 +91,34 @@ async def test_routes_follow_a_reload_and_lead_to_upstreams_that_nobody_dials(tm
 
 
 @on_loop
+async def test_what_rpcs_pass_is_kept_by_a_reload_that_does_not_change_it(tmp_path: Path) -> None:
+    shadow = {"service": "orders", "name": "shadow", "endpoints": ["127.0.0.1:1"]}
+    entry = upstream(
+        "orders",
+        mirror={"upstream": "shadow", "percent": 5},
+        faults=[{"abort": "UNAVAILABLE", "percent": 1}],
+        limits={"adaptive": {}},
+        methods={"/shop.Orders/Put": {"rate": {"per_second": 5}}},
+    )
+    async with running(tmp_path, upstreams=[entry, shadow]) as place:
+        orders = place.sidecar.by_name["orders"]
+        gate = orders.dispatch.gate
+        (view, other) = place.sidecar.upstreams()
+        assert view.notes == (
+            "adaptive limit: 20 RPCs, unpressed 0 ms",
+            "faults[0]: 1 % of all RPCs: abort UNAVAILABLE; 0 RPCs have it now",
+            "mirror: 5 % of all RPCs to shadow; 0 in flight",
+        )
+        assert (other.notes, place.sidecar.by_name["shadow"].dispatch.gate) == ((), None)
+        place.write(upstreams=[{**entry, "balancer": "random"}, shadow])
+        assert await place.sidecar.reload() == []
+        assert orders.dispatch.gate is gate is not None
+        place.write(upstreams=[upstream("orders")])
+        assert await place.sidecar.reload() == []
+        assert orders.dispatch.gate is None
+
+
+@on_loop
 async def test_reload_adds_moves_and_removes_upstreams(tmp_path: Path) -> None:
     async with running(tmp_path, upstreams=[upstream("orders"), upstream("prices")]) as place:
         orders, prices = place.bound("orders"), place.bound("prices")

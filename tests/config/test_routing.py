@@ -74,3 +74,37 @@ def test_an_upstream_may_be_a_target_of_its_own_routes() -> None:
 def test_a_mistake_is_said_at_its_place(keys: str, more: str, sentence: str) -> None:
     (found,) = problems(two(keys, more))
     assert sentence in found
+
+
+# === what an upstream's RPCs pass ===
+
+
+def one(keys: str) -> str:
+    return f"upstreams:\n  - {{service: orders, listen: '127.0.0.1:1', endpoints: ['127.0.0.1:9'], {keys}}}\n"
+
+
+def test_a_mirror_reaches_an_upstream_that_nobody_dials() -> None:
+    assert problems(two("mirror: {upstream: orders-canary, percent: 5}")) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ("mirror: {upstream: order}", "upstreams[0].mirror.upstream 'order' is no upstream, did you mean 'orders'?"),
+        ("faults: [{percent: 5}]", "upstreams[0].faults[0] does nothing; give delay, abort, reset or bandwidth"),
+        ("faults: [{abort: OK}]", "upstreams[0].faults[0].abort must be one of ABORTED,"),
+        ("faults: [{abort: INTERNAL, reset: true}]", "upstreams[0].faults[0] has abort and reset; keep one of them"),
+        (
+            "faults: [{reset: true, match: {metadata: [{name: a-bin}]}}]",
+            "upstreams[0].faults[0].match.metadata[0].name 'a-bin': the value of a binary header cannot be written",
+        ),
+        (
+            "limits: {adaptive: {min_limit: 9, max_limit: 8}}",
+            "limits.adaptive: min_limit is above max_limit",
+        ),
+        ("rate: {}", "'per_second' is missing in upstreams[0].rate"),
+    ],
+)
+def test_a_mistake_in_it_is_said(keys: str, sentence: str) -> None:
+    (found,) = problems(one(keys))
+    assert sentence in found

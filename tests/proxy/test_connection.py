@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.http2.constants import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, LARGEST_STREAM_ID, NO_ERROR
 from sidecar.http2.interface import Codec
+from sidecar.policy.shedding import OverloadSettings
 from sidecar.proxy.settings import BufferSettings, Http2Settings
 from tests.proxy.stage import Stage, on_loop, started
 
@@ -213,6 +214,6 @@ async def test_idle_timeout_that_a_reload_takes_away_closes_nothing(codec: type[
     stage = await started(codec, http2=Http2Settings(idle_timeout=10))
     app = stage.app()
     await stage.run()
-    stage.engine.reconfigure(Http2Settings(idle_timeout=0), BufferSettings())
+    stage.engine.reconfigure(Http2Settings(idle_timeout=0), BufferSettings(), OverloadSettings())
     await stage.advance(100)
     assert app.goaways == []
