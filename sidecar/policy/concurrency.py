@@ -6,8 +6,6 @@ baseline is measured anew from time to time, in a window with half the limit; a 
 by itself, and only a busy one is held back for it (Envoy holds everybody back, to three).
 """
 
-from __future__ import annotations
-
 from math import sqrt
 from typing import Annotated, Final
 

@@ -3,8 +3,6 @@
 The dice and the caps are here; what a fault does to an RPC is in `proxy.fault`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Final
 

@@ -1,7 +1,5 @@
 """Which RPCs of an upstream are sent a second time, to where, and within which bounds."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

@@ -3,8 +3,6 @@
 It refuses what comes too soon and says how soon is not; nothing is queued, and time is an argument.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta, Struct

@@ -5,8 +5,6 @@ for a while was late, as CoDel judges a queue by its least delay (RFC 8289). The
 which grows until the loop keeps up and shrinks more slowly, so that load and refusals settle instead of swinging.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct

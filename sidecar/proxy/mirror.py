@@ -141,13 +141,17 @@ class Mirror:
         if self.in_flight >= self.settings.max_in_flight:
             self.count(TOO_MANY)
             return
-        tee = Tee(self, exchange, self.source.limits.replay_size, self.settings.max_size)
-        former, exchange.request.replay = exchange.request.replay, tee
+        request = exchange.request
+        former, kept = request.replay, request.replay.chunks if request.replay is not None else ()
+        if sum(map(len, kept)) < request.received:  # an RPC that a fault held back has begun already
+            self.count(TOO_LARGE)
+            return
+        tee = request.replay = Tee(self, exchange, self.source.replay_size, self.settings.max_size)
+        for chunk in kept:
+            tee.keep(chunk)
         if former is not None:
-            for chunk in former.chunks:  # an RPC that a fault held back has some already
-                tee.keep(chunk)
             former.drop()
-        if exchange.request.ended:
+        if request.ended:
             tee.finish()
 
     def forget(self, exchange: Exchange) -> None:

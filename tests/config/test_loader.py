@@ -423,8 +423,9 @@ def test_aliases_that_multiply_are_refused() -> None:
 
 
 def test_deep_nesting_is_refused() -> None:
-    (found,) = problems("[" * 100_000)
-    assert found == "sidecar.yaml:1:51: nested deeper than 50 levels"
+    assert problems("[" * 500 + "]" * 500) == ["sidecar.yaml:1:51: nested deeper than 50 levels"]
+    (found,) = problems("[" * 100_000)  # the scanner may look ahead, and find it too deep itself
+    assert "nest" in found
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:

@@ -61,12 +61,12 @@ def test_the_reference_has_every_key_with_a_value_that_is_accepted() -> None:
     assert sentences(everything) == [
         "service.check has grpc and http and tcp; keep one of them",
         "registry.consul and registry.file are both given; keep one of them",
-        "upstreams[0] has retry and hedge; an RPC is governed by one of them",
-        "upstreams[0].methods./pkg.Service/Method has retry and hedge; an RPC is governed by one of them",
-        "upstreams[0].health_check has grpc and http and tcp; keep one of them",
         "upstreams[0] has endpoints, so discovery has no effect; keep one of them",
         "upstreams[0].discovery.failover[0] takes the same instances as upstreams[0].discovery,"
         " so it would never be used",
+        "upstreams[0].health_check has grpc and http and tcp; keep one of them",
+        "upstreams[0] has retry and hedge; an RPC is governed by one of them",
+        "upstreams[0].methods./pkg.Service/Method has retry and hedge; an RPC is governed by one of them",
     ]
     for section in sections_of(Config):
         for field in fields_of(section):

@@ -90,5 +90,5 @@ def test_a_fault_is_a_status_like_any_other_and_says_that_it_is_one(stage: Stage
     with connect(stage.port) as channel:
         reply = echo(channel)
     assert reply.status == "NOT_FOUND"
-    assert reply.details == "sidecar: probe: injected on purpose by faults[0] of this upstream"
+    assert reply.details == "sidecar: probe: injected on purpose by faults[0] of this upstream; attempts: 0"
     assert "injects on purpose: faults[0]: 100 % of all RPCs: abort NOT_FOUND" in stage.sidecar.log()

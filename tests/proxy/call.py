@@ -22,3 +22,9 @@ async def called(
     call = app.call(*extra, end=end)
     await stage.run()
     return stage, call, stage.server.connection, stage.server.request
+
+
+def calls(stage: Stage, count: int) -> list[Ear]:
+    """RPCs of the one app."""
+    app = stage.apps[0] if stage.apps else stage.app()
+    return [app.call(end=True) for _ in range(count)]

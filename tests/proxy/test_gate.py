@@ -175,7 +175,7 @@ async def test_an_aborted_rpc_is_answered_with_its_status_and_no_endpoint_sees_i
     stage, app = await gated(codec, FaultSettings(abort="NOT_FOUND"))
     call = await answered(stage, app)
     assert (call.status, call.trailers_only, stage.server.requests) == (5, True, [])
-    assert call.message == "sidecar: greeter: injected on purpose by faults[0] of this upstream"
+    assert call.message == "sidecar: greeter: injected on purpose by faults[0] of this upstream; attempts: 0"
     assert stage.metrics.faults == {"abort": 1}
     assert stage.leaks() == []
 

@@ -264,7 +264,9 @@ async def test_silent_stream_on_a_dead_connection_ends_as_unavailable(codec: typ
     assert made.status is None
     await stage.advance(2)
     assert made.status == 14
-    assert made.message.startswith("sidecar: greeter: lost 10.0.0.1:50051 before it answered; the RPC may have run: ")
+    assert made.message.startswith(
+        "sidecar: greeter: 10.0.0.1:50051 was lost before it answered; the RPC may have run: "
+    )
     assert "no answer to a PING within 20s" in made.message
     assert stage.metrics.ping_timeouts == {"keepalive": 1}
     assert stage.leaks() == []
