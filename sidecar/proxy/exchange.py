@@ -441,8 +441,10 @@ class Exchange(StreamSink):
             engine.cancel_alarm(self.deadline)
         if self.lifetime is not None:
             engine.cancel_alarm(self.lifetime)
+            self.lifetime = None
         if self.recourse is not None:
             self.recourse.end()
+            self.recourse = None
         self.request.discard()
         if self.response is not None:
             self.response.discard()
@@ -459,8 +461,6 @@ class Exchange(StreamSink):
         stream.sink = DEAF
         self.deadline = None
         self.gate = None
-        self.lifetime = None
-        self.recourse = None
         self.last = None
         self.history = None
 

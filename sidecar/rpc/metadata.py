@@ -151,7 +151,7 @@ def status_of_answer(response: ResponseHead | None, http_status: int, grpc: bool
 
     For a request that is not gRPC, only the HTTP statuses that speak against the endpoint are failures.
     """
-    if response is not None and response.grpc_status != NO_STATUS:
+    if response is not None and response.grpc_status >= 0:  # not NO_STATUS; compared so, it is no object
         return response.grpc_status
     if grpc or http_status >= _SERVER_ERRORS:
         return codes.status_of_http(http_status)
