@@ -135,6 +135,6 @@ class Keepalive(Alarm):
         question = "reuse" if connection.withheld else "keepalive"
         bump(connection.pool.dispatch.metrics.ping_timeouts, question)
         log.warning("%s: %s: %s; closing the connection as dead", connection.pool.name, connection.peer, why)
-        connection.fault = why
+        connection.fault, connection.cause = why, "ping_timeout"
         connection.engine.cancel_alarm(self)
         connection.abort()

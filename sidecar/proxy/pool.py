@@ -251,8 +251,8 @@ class EndpointPool:
         self.draining.discard(connection)
         self.doubted.discard(connection)
         if connection.ready:
-            lost = "ping_timeout" if connection.fault else "lost"
-            bump(self.dispatch.metrics.disconnects, connection.reason if connection.draining else lost)
+            label = connection.reason if connection.draining else connection.cause or "lost"
+            bump(self.dispatch.metrics.disconnects, label)
             if not connection.draining:
                 self.endpoint.last_error = detail
             self._forget(connection)

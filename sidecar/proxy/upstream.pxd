@@ -31,6 +31,7 @@ cdef class UpstreamConnection(Connection):
     cdef public double read_at
     cdef public bint withheld
     cdef public str fault
+    cdef public str cause
     cdef public Timeout age
     cdef public Timeout idle
     cdef public object keepalive

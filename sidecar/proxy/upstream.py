@@ -8,6 +8,7 @@ no new attempts, the old ones finish, then it closes. Whether it is dead althoug
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -74,7 +75,8 @@ class UpstreamConnection(Connection):
         self.idle_since: float = 0.0
         self.read_at: float = 0.0  # when octets came last
         self.withheld = False  # nothing is written until the peer has answered a PING
-        self.fault = ""  # what it died of, if we cut it
+        self.fault = ""  # what it died of in words, if it was found dead
+        self.cause = ""  # the same as a label
         self.age = Timeout(self.on_max_age)
         self.idle = Timeout(self.on_idle)
         self.keepalive = Keepalive(self)
@@ -128,6 +130,12 @@ class UpstreamConnection(Connection):
 
     def on_ping_ack(self, payload: bytes) -> None:
         self.keepalive.on_answer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT and not self.fault:
+            self.cause = "unacknowledged"
+            self.fault = "connection lost: what was sent was not acknowledged in time (connection.user_timeout)"
+        Connection.connection_lost(self, exc)
 
     # === heard from the socket and the codec ===
 

@@ -90,7 +90,8 @@ class UpstreamMetrics:
         self.foreign_down: int = 0
         self.connects: int = 0
         self.connect_failures: dict[str, int] = {}  # by reason
-        self.disconnects: dict[str, int] = {}  # by reason: idle, max_age, goaway, lost, ping_timeout, removed, ...
+        # By reason: idle, max_age, goaway, removed, ...; lost, ping_timeout, unacknowledged.
+        self.disconnects: dict[str, int] = {}
         self.health_checks: dict[str, int] = {}  # by result: passed, denied, missed, unimplemented
         self.ping_timeouts: dict[str, int] = {}  # by what the PING was for: reuse, keepalive
 

@@ -411,3 +411,16 @@ def test_kernel_is_told_how_long_silence_may_last(seconds: float, milliseconds: 
 def test_unix_socket_has_no_such_thing() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         set_user_timeout(asyncio.BaseTransport({"socket": sock}), 4.0)
+
+
+@on_loop
+async def test_loss_that_the_kernel_found_has_a_name_of_its_own(codec: type[Codec]) -> None:
+    stage = await idle(codec, 0)
+    made = call(stage)
+    await stage.run()
+    stage.server.connection.hang_up(TimeoutError(110, "Connection timed out"))
+    await stage.run()
+    assert made.status == 14
+    assert "what was sent was not acknowledged in time (connection.user_timeout)" in made.message
+    assert stage.metrics.disconnects == {"unacknowledged": 1}
+    assert stage.leaks() == []
