@@ -169,8 +169,8 @@ class Dispatch:
         """The cheap refusals first, before anything was spent; then what is configured beyond them; then a place."""
         refusal = None
         if self.in_flight > self.max_in_flight:
-            limit = self.max_in_flight
-            refusal = Refusal(IN_FLIGHT_CAP, f"{self.name}: {limit} RPCs are in flight, which is its limit")
+            text = f"{self.name}: {self.max_in_flight} RPCs are in flight, which is its limit"
+            refusal = Refusal(IN_FLIGHT_CAP, text)
         elif self.engine.strained:
             refusal = self.engine.refusal(self.name)
         if refusal is not None:

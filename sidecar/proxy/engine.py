@@ -251,6 +251,7 @@ class Engine:
         self.codec_settings = http2.codec_settings()
         self.buffers = buffers
         self.shedder.settings = overload
+        self.hold(0)  # more may be held already than the new limits allow
 
     def close(self) -> None:
         """Stop the timer; for the end of the process and of tests."""

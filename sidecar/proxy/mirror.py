@@ -143,7 +143,7 @@ class Mirror:
             return
         request = exchange.request
         former, kept = request.replay, request.replay.chunks if request.replay is not None else ()
-        if sum(map(len, kept)) < request.received:  # an RPC that a fault held back has begun already
+        if sum(map(len, kept)) < request.received:  # a fault held it back, and more came than is kept
             self.count(TOO_LARGE)
             return
         tee = request.replay = Tee(self, exchange, self.source.replay_size, self.settings.max_size)

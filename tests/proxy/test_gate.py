@@ -19,7 +19,7 @@ from sidecar.policy.rate import RateSettings
 from sidecar.policy.shedding import STANDING
 from sidecar.proxy.gate import Gate
 from sidecar.proxy.mirror import Mirror
-from sidecar.proxy.settings import BufferSettings
+from sidecar.proxy.settings import BufferSettings, LimitSettings
 from tests.proxy.call import OK, called
 from tests.proxy.pipe import REQUEST, Ear, Peer
 from tests.proxy.stage import Stage, on_loop, started
@@ -335,6 +335,27 @@ async def test_a_copy_that_cannot_be_made_is_counted_and_costs_its_rpc_nothing(c
     assert call.status == 0
     assert stage.metrics.mirrored == {why: 1}
     assert stage.leaks() == []
+
+
+@on_loop
+async def test_an_rpc_that_was_held_back_is_copied_whole_or_not_at_all(codec: type[Codec]) -> None:
+    small = LimitSettings(replay_size=1000)
+    stage, app = await gated(codec, FaultSettings(delay=0.5), mirror=MirrorSettings(upstream="shadow"), limits=small)
+    calls = [app.call() for _ in range(2)]
+    for call, size in zip(calls, (900, 1100), strict=True):
+        call.send(b"x" * size)
+    await stage.advance(0.1)
+    await stage.advance(1.0)
+    for call in calls:
+        call.send(b"yz")
+        call.end()
+    await stage.run()
+    assert [copy.data for copy in shadow(stage)] == [b"x" * 900 + b"yz"]
+    assert stage.metrics.mirrored == {"too_large": 1}
+    for request in stage.server.requests:
+        stage.server.connection.answer(request)
+    await stage.run()
+    assert [call.status for call in calls] == [0, 0]
 
 
 @on_loop
