@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.balance import POLICIES, SITUATIONS, Facts, compare, judge, table
+from benchmarks.balance import POLICIES, REACH, SITUATIONS, Facts, compare, judge, picture, reached, table, verdict
 from benchmarks.simulation import Plan, Server, Simulation
 from sidecar.policy.rotation import RoundRobin
 
@@ -50,20 +51,35 @@ def test_the_result_of_2016_is_reproduced(policy: str, expected: float, within: 
 
 
 def test_with_twenty_sidecars_peak_ewma_beats_the_defaults_of_others() -> None:
-    policies = ["peak_ewma", "two-choice least request", "two-choice peak EWMA"]
     plan = SITUATIONS["many"]()
     plan = Plan(plan.name, plan.rate, 15, plan.fleets, plan.proxies, judged_from=5)
-    p99 = {
-        name: statistics.median(facts.p99 for facts in runs) for name, runs in compare(plan, policies, seeds=3).items()
+    results = compare(plan, ["peak_ewma", *REACH], seeds=3)
+    assert all(part <= REACH[rival] for rival, part in reached(results).items()), verdict(results)
+
+
+def facts_of(p99: float) -> Facts:
+    return Facts(p50=1, p99=p99, p999=9, in_time=100, failed=0)
+
+
+def test_the_verdict_names_what_is_reached_and_what_is_missed() -> None:
+    results = {
+        "peak_ewma": [facts_of(3)],
+        "two-choice least request": [facts_of(10)],
+        "two-choice peak EWMA": [facts_of(3)],
     }
-    assert p99["peak_ewma"] <= 0.35 * p99["two-choice least request"]
-    assert p99["peak_ewma"] <= 0.85 * p99["two-choice peak EWMA"]
+    assert verdict(results) == (
+        "p99 of peak_ewma: 0.30 of two-choice least request's (at most 0.35: reached),"
+        " 1.00 of two-choice peak EWMA's (at most 0.85: missed)\n"
+    )
+
+
+def test_a_picture_is_well_formed_and_has_every_policy_with_its_numbers() -> None:
+    drawn = picture(Plan("quiet & <small>", 1, 1, []), {"one": [facts_of(2.5)], "two": [facts_of(5)]})
+    texts = [element.text for element in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Quiet & <small>", "one", "two", "p50 ms", "p99 ms", "p99.9 ms", "2.5", "5", "9"} <= set(texts)
 
 
 def test_a_table_has_a_row_per_policy_with_median_and_spread() -> None:
-    def facts(p99: float) -> Facts:
-        return Facts(p50=1, p99=p99, p999=9, in_time=100, failed=0)
-
-    text = table(Plan("quiet", 1, 1, []), {"one": [facts(2), facts(3), facts(5)]})
+    text = table(Plan("quiet", 1, 1, []), {"one": [facts_of(2), facts_of(3), facts_of(5)]})
     assert "### Quiet" in text
     assert "| one | 1 | 3 (2-5) | 9 | 100 | 0 |" in text

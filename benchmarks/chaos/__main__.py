@@ -18,6 +18,7 @@ from benchmarks.chaos.finding import FULL, QUICK, Case, Finding
 from benchmarks.chaos.hedging import hedging
 from benchmarks.chaos.one_instance import one_instance
 from benchmarks.chaos.outage import outage
+from benchmarks.chaos.slow_instance import slow_instance
 from benchmarks.chaos.words import words
 from benchmarks.process import Failed
 from benchmarks.subject import SUBJECTS
@@ -26,6 +27,7 @@ CASES: dict[str, Case] = {
     "instance": one_instance,
     "outage": outage,
     "tree": call_tree,
+    "slow": slow_instance,
     "age": connection_age,
     "twice": duplicate,
     "hedge": hedging,

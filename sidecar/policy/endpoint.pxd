@@ -5,6 +5,13 @@ from sidecar.telemetry.metrics cimport Histogram
 
 
 cdef class Endpoint:
+    # What a pick looks at, side by side: one cache line per endpoint.
+    cdef public long in_flight
+    cdef public double share
+    cdef public double turn
+    cdef public double price
+    cdef public double warm_at
+    # Everything else.
     cdef public str address
     cdef public object member
     cdef public str source
@@ -12,7 +19,6 @@ cdef class Endpoint:
     cdef public double worth
     cdef public bint foreign
     cdef public double added_at
-    cdef public long in_flight
     cdef public long long successes
     cdef public long long failures
     cdef public Histogram latency
@@ -27,11 +33,7 @@ cdef class Endpoint:
     cdef public bint on_trial
     cdef public int checkup
     cdef public str finding
-    cdef public double share
-    cdef public double turn
-    cdef public double price
     cdef public double penalty
     cdef public double sampled_at
-    cdef public double warm_at
     cdef public bint removed
     cdef public object pool

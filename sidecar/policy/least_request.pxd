@@ -20,7 +20,7 @@ cdef class TurnTaking(Balancer):
     @cython.locals(
         candidates=list, count=Py_ssize_t, everyone=bint, draw=double, look=Py_ssize_t, index=Py_ssize_t,
         best=Endpoint, other=Endpoint, best_price=double, best_share=double, share=double, ahead=double, load=double,
-        price=double,
+        price=double, clock=double, idle=double, part=double,
     )
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     cpdef object take_turn(self, Endpoint endpoint, double share)

@@ -46,6 +46,7 @@ class TurnTaking(Balancer):
         count = len(candidates)
         everyone = count <= self._full_scan
         draw = 0.0 if everyone else self._rng.random()
+        clock, idle, part = self._clock, self._idle, self._part
         best = candidates[0]
         best_price = -1.0
         best_share = 1.0
@@ -60,10 +61,10 @@ class TurnTaking(Balancer):
             share = other.share
             if other.warm_at > now:
                 share /= warmth(other, cluster.slow_start, now)
-            ahead = other.turn - self._clock
-            load = self._idle + other.in_flight * share
+            ahead = other.turn - clock
+            load = idle + other.in_flight * share
             if ahead > 0.0:
-                load += self._part * ahead
+                load += part * ahead
             price = other.price * load
             if price < best_price or best_price < 0.0:
                 best, best_price, best_share = other, price, share
