@@ -71,7 +71,9 @@ def instructions(codec: str) -> dict[str, float]:
         raise Failed(VALGRIND_MISSING)
     with Stage(Placement.together(), patience=SLOWER) as stage:
         counts = stage.directory / "callgrind.out"
-        stage.open(_under_callgrind(SUBJECTS[f"sidecar-{codec}"], counts), stage.backend())
+        subject = SUBJECTS[f"sidecar-{codec}"]
+        stage.open(_under_callgrind(subject, counts), stage.backend())
+        stage.scrape(subject)  # so that nothing is loaded while it is counted
         connections = closedloop.connect(("127.0.0.1", stage.port), 1)
         closedloop.run(connections, COUNTED_RPCS, 1)
         assert stage.subject is not None

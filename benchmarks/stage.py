@@ -116,8 +116,10 @@ class Stage:
 
     def scrape(self, subject: Subject) -> None:
         """Read the subject's metrics once, as a monitoring system would: what that needs is loaded from then on."""
-        if subject.metrics:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{subject.metrics}", timeout=10) as answer:
+        if subject.metrics and self.subject is not None:
+            self.subject.wait_listening(("127.0.0.1", self.admin_port), patience=self.patience)
+            address = f"http://127.0.0.1:{self.admin_port}{subject.metrics}"
+            with urllib.request.urlopen(address, timeout=self.patience) as answer:
                 answer.read()
 
     def retire_subject(self) -> None:

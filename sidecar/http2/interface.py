@@ -148,7 +148,7 @@ class CodecSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_concurrent_streams: int = 1000  # Envoy 1024, HAProxy 100
-    stream_window: int = 262_144  # Envoy 16 MiB, linkerd 64 KiB
+    stream_window: int = 1_048_576  # Envoy 16 MiB, linkerd 64 KiB
     connection_window: int = 4_194_304  # Envoy 24 MiB, linkerd 1 MiB
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
     max_header_list_size: int = 16_384  # Envoy 60 KiB, HAProxy 16 KiB

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from sidecar.http2 import constants as c
-from sidecar.http2.buffer cimport buffer_clear, buffer_extend
+from sidecar.http2.buffer cimport buffer_clear, buffer_extend, buffer_take
 from sidecar.http2.errors import HeaderListTooLarge, LocalProtocolError, StreamsExhausted
 from sidecar.http2.frame cimport (
     END_HEADERS,
@@ -104,15 +104,12 @@ cdef class SendingHalf(Codec):
         cdef bytes data
         self.guard.queued_replies = 0
         if self.urgent.length == 0:
-            if self.out.length == 0:
-                return b""
-            data = PyBytes_FromStringAndSize(<char*> self.out.start, self.out.length)
-            buffer_clear(&self.out)
-            return data
+            return buffer_take(&self.out)
+        if self.out.length == 0:
+            return buffer_take(&self.urgent)
         data = PyBytes_FromStringAndSize(NULL, self.urgent.length + self.out.length)
         memcpy(PyBytes_AS_STRING(data), self.urgent.start, self.urgent.length)
-        if self.out.length > 0:
-            memcpy(PyBytes_AS_STRING(data) + self.urgent.length, self.out.start, self.out.length)
+        memcpy(PyBytes_AS_STRING(data) + self.urgent.length, self.out.start, self.out.length)
         buffer_clear(&self.urgent)
         buffer_clear(&self.out)
         return data

@@ -1,5 +1,7 @@
 # The C face of a connection; what it does is written in connection.py.
 
+cimport cython
+
 from sidecar.http2.interface cimport Codec, Sink
 from sidecar.proxy.engine cimport Engine
 
@@ -20,6 +22,7 @@ cdef class Connection(Sink):
     cpdef object feed(self, bytes data)
     cpdef object touch(self)
     cpdef object flush(self)
+    @cython.locals(limit=Py_ssize_t, data=bytes)
     cpdef object _write(self, object transport)
     cpdef object block(self, object relay)
     cpdef bint serve_blocked(self) except -1

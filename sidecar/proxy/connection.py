@@ -61,7 +61,7 @@ class Connection(Sink):
         self.engine.begin()
         self.transport = transport
         self.peer = peer_name(transport)
-        high = self.engine.buffers.per_connection
+        high = self.engine.output_limit
         transport.set_write_buffer_limits(high=high, low=high // 4)
         self.codec.limit_output(high)
         self.engine.add_connection(self)
@@ -120,7 +120,7 @@ class Connection(Sink):
         """It caught up."""
         self.engine.begin()
         self.paused = False
-        self.codec.limit_output(self.engine.buffers.per_connection)
+        self.codec.limit_output(self.engine.output_limit)
         self.serve_blocked()
         self.touch()
         self.engine.settle()
@@ -154,7 +154,7 @@ class Connection(Sink):
     def _write(self, transport: asyncio.Transport) -> None:
         if self._linger is not None:
             return  # FIN has been said
-        limit = self.engine.buffers.per_connection
+        limit = self.engine.output_limit
         while True:
             data = self.codec.data_to_send()
             if data:

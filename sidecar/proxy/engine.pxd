@@ -1,5 +1,8 @@
 # The C layout of the engine; what its parts are for is written in engine.py.
 
+cimport cython
+
+from sidecar.proxy.connection cimport Connection
 from sidecar.proxy.wheel cimport Alarm, Wheel
 
 
@@ -17,6 +20,7 @@ cdef class Engine:
     cdef public long long replay_size
     cdef public set connections
     cdef public double now
+    cdef public Py_ssize_t output_limit
     cdef public object clock
     cdef Wheel _wheel
     cdef object _timer
@@ -33,6 +37,7 @@ cdef class Engine:
     cdef long _until_probe
 
     cpdef double begin(self) except -1
+    @cython.locals(waiting=list, dirty=list, connection=Connection)
     cpdef object settle(self)
     cpdef object settle_read(self)
     cpdef object mark_dirty(self, object connection)

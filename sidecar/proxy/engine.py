@@ -73,6 +73,7 @@ class Engine:
         self._timer_at: float = 0.0
         self._dirty: list[Connection] = []
         self._waiting: list[Dispatch] = []
+        self.output_limit: int = buffers.per_connection  # of `buffers`, at hand for every flush
         self.shedder = Shedder(overload or OverloadSettings())
         self.holding = False  # credit, because the soft limit is passed
         self.strained = False  # an RPC that comes now must ask whether it may: `refusal`
@@ -250,6 +251,7 @@ class Engine:
         self.http2 = http2
         self.codec_settings = http2.codec_settings()
         self.buffers = buffers
+        self.output_limit = buffers.per_connection
         self.shedder.settings = overload
         self.hold(0)  # more may be held already than the new limits allow
 

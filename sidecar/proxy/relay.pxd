@@ -2,14 +2,13 @@
 
 cimport cython
 
-from sidecar.http2.interface cimport HeaderBlock, Stream
+from sidecar.http2.interface cimport Codec, HeaderBlock, Stream
 from sidecar.proxy.connection cimport Connection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.replay cimport Replay
 
 
-@cython.freelist(512)
 cdef class Relay:
     cdef public Exchange exchange
     cdef public Engine engine
@@ -46,5 +45,5 @@ cdef class Relay:
     cpdef object _hold(self, bytes data, Py_ssize_t taken)
     cpdef object _unhold(self, long long size)
     cpdef object _clear_pending(self)
-    @cython.locals(owed=cython.longlong)
+    @cython.locals(owed=cython.longlong, codec=Codec)
     cpdef object _credit(self, long long taken)

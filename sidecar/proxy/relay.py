@@ -222,5 +222,7 @@ class Relay:
         owed = self.sent - self.credited
         if owed > 0 and self.source is not None and self.source_stream is not None:
             self.credited = self.sent
-            self.source.codec.acknowledge_received_data(self.source_stream, owed)
-            self.source.touch()
+            codec = self.source.codec
+            codec.acknowledge_received_data(self.source_stream, owed)
+            if codec.has_data_to_send():  # rarely: credit is gathered up to half a window
+                self.source.touch()

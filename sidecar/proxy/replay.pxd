@@ -7,7 +7,6 @@ from sidecar.proxy.engine cimport Engine
 cdef Py_ssize_t _CRUMB, REPLAY_BUDGET
 
 
-@cython.freelist(256)
 cdef class Replay:
     cdef public object chunks
     cdef public Engine engine

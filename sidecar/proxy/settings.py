@@ -111,7 +111,9 @@ class Http2Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_concurrent_streams: Annotated[Count, Meta(description="RPCs one app connection may have open.")] = (
         1000  # Envoy 1024, HAProxy 100
     )
-    stream_window: Annotated[Size, Meta(ge=65_535, le=2**31 - 1, description="Octets in flight per stream.")] = 262_144
+    stream_window: Annotated[Size, Meta(ge=65_535, le=2**31 - 1, description="Octets in flight per stream.")] = (
+        1_048_576  # Envoy 16 MiB, linkerd 64 KiB
+    )
     connection_window: Annotated[
         Size, Meta(ge=65_535, le=2**31 - 1, description="Octets in flight per connection.")
     ] = 4_194_304

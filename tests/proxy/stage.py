@@ -30,8 +30,9 @@ from sidecar.telemetry.metrics import ListenerMetrics, ProcessMetrics, UpstreamM
 from sidecar.telemetry.record import RpcRecord
 from tests.proxy.pipe import Ear, Peer
 
-# Of the far ends. Their patience with resets is without limit: whether ours has one is the question.
-PATIENT = CodecSettings(reset_burst=10**9)
+# Of the far ends. Their patience with resets is without limit: whether ours has one is the question. Their windows are
+# small enough to be filled.
+PATIENT = CodecSettings(reset_burst=10**9, stream_window=262_144)
 QUIET_TURNS = 6  # turns of the loop without any octet moving after which nothing will move by itself
 MOST_TURNS = 20_000
 
