@@ -25,18 +25,16 @@ RESET = "reset"  # RST_STREAM with INTERNAL_ERROR
 
 @dataclass
 class Behaviour:
-    """What the next RPC meets. `work` seconds for each, `slow` seconds for every `slow_every`th (0: for none)."""
+    """What an RPC meets. `work` seconds for each, `slow` seconds for every `slow_every`th (0: for none)."""
 
     fault: str = HEALTHY
     work: float = 0.0
     slow_every: int = 0
     slow: float = 0.0
-    executed: int = 0
 
-    def next_work(self) -> float:
-        """Seconds that this RPC takes."""
-        self.executed += 1
-        return self.slow if self.slow_every and self.executed % self.slow_every == 0 else self.work
+    def seconds(self, number: int) -> float:
+        """What one attempt takes; `number` is its RPC's id and the attempts before it, so each has its own chance."""
+        return self.slow if self.slow_every and number % self.slow_every == 0 else self.work
 
 
 class Journal:

@@ -9,6 +9,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,16 @@ SERVICE = "chaos"  # what the proxies call the upstream
 
 
 class Admin:
-    """An admin API, asked often over one connection."""
+    """An admin API."""
 
     def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self.port = port
 
     def read(self, path: str) -> bytes:
         """The answer to GET."""
-        self.connection.request("GET", path)
-        return self.connection.getresponse().read()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().read()
 
     def ask(self, path: str) -> Any:
         """A JSON answer."""
@@ -77,9 +79,9 @@ class Standing:
     def name(self) -> str:
         return self.contender.name
 
-    def wait(self, patience: float = 30.0) -> None:
+    def wait(self, patience: float = 60.0) -> None:
         """Until every endpoint is usable and a connection is accepted."""
-        for port in (self.port, self.admin.connection.port):
+        for port in (self.port, self.admin.port):
             self.process.wait_listening(("127.0.0.1", port), step=0.02, patience=patience)
         until = time.monotonic() + patience
         while not all(view.usable for view in self.views().values()):

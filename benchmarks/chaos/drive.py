@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 from benchmarks.chaos import recording
 from benchmarks.chaos.contender import Standing, View
+from benchmarks.chaos.load import READY
 from benchmarks.chaos.recording import Recording
 from benchmarks.process import Failed, Process
 from benchmarks.stage import Stage
 
-LEAD = 2.5  # seconds for a generator to start, on a busy machine
+LEAD = 0.3  # seconds from the word to the first departure
 LOOK = 0.1  # seconds between two looks at the admin APIs: how exactly an ejection is timed
 APART = 10_000_000  # ids between two generators
 PATIENCE = 60.0
@@ -52,17 +53,23 @@ class Drive:
     ) -> None:
         self.standings = standings
         self.sights = {standing.name: Sight() for standing in standings}
-        self.start_at = time.monotonic() + LEAD
-        self.end_at = self.start_at + seconds
         self.files = {}
         self.processes: list[Process] = []
+        start = stage.directory / f"start-{len(stage.processes)}"
         for number, standing in enumerate(standings):
             path = stage.directory / f"{standing.name}-{standing.port}.record"
             self.files[standing.name] = path
             command = [sys.executable, "-m", "benchmarks.chaos.load", f"--target=127.0.0.1:{standing.port}"]
-            command += [f"--rate={rate}", f"--seconds={seconds}", f"--start-at={self.start_at}"]
+            command += [f"--rate={rate}", f"--seconds={seconds}", f"--start={start}"]
             command += [f"--first-id={number * APART}", f"--timeout={timeout}", f"--out={path}"]
             self.processes.append(stage.start(f"load-{standing.name}", command, stage.placement.load))
+        for process in self.processes:
+            _wait_ready(process)
+        self.start_at = time.monotonic() + LEAD
+        self.end_at = self.start_at + seconds
+        word = start.with_suffix(".new")
+        word.write_text(str(self.start_at))
+        word.rename(start)
 
     def look_until(self, instant: float) -> None:
         """Look at the admin APIs until then."""
@@ -79,3 +86,12 @@ class Drive:
             if process.child.wait(PATIENCE):
                 raise Failed(f"{process.name} ended with an error:\n    {process.last_words()}")
         return {name: recording.load(path) for name, path in self.files.items()}
+
+
+def _wait_ready(process: Process) -> None:
+    until = time.monotonic() + PATIENCE
+    while READY not in process.log.read_text(errors="replace"):
+        process.check()
+        if time.monotonic() > until:
+            raise Failed(f"{process.name} is not ready after {PATIENCE:.0f} s")
+        time.sleep(0.02)

@@ -28,9 +28,7 @@ OUTLIER_DETECTION = {
     "failure_percentage_threshold": 50,
     "failure_percentage_minimum_hosts": 3,
     "failure_percentage_request_volume": 10,
-    "split_external_local_origin_errors": True,
-    "consecutive_local_origin_failure": 5,
-    "enforcing_consecutive_local_origin_failure": 100,
+    "split_external_local_origin_errors": False,  # if they are split, streams that are reset eject nobody
 }
 RETRY_POLICY = {
     "retry_on": "connect-failure,refused-stream,reset,unavailable,internal",

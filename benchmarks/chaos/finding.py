@@ -62,8 +62,8 @@ class Scale:
         return quick if self.quick else full
 
 
-FULL = Scale(False, 300, before=4, during=10, after=8)
-QUICK = Scale(True, 100, before=1.5, during=4, after=3)
+FULL = Scale(False, 100, before=3, during=8, after=6)
+QUICK = Scale(True, 75, before=1.5, during=4, after=3)
 SMOKE = Scale(True, 60, before=0.5, during=1, after=0.5)
 
 Case = Callable[[Scale], Finding]

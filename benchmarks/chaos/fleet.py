@@ -16,6 +16,8 @@ from benchmarks.stage import Address, Stage
 
 GRPCIO, GRPCLIB = "instance", "resetting"  # the modules that serve
 
+PATIENCE = 60.0  # seconds for a server to start, beside dozens of others
+
 KILLED = "killed"
 DROPPED = "packets dropped"
 
@@ -52,7 +54,7 @@ class Instance:
 
     def wait(self) -> None:
         """Until it listens."""
-        self.process.wait_listening(self.address, step=0.02)
+        self.process.wait_listening(self.address, step=0.02, patience=PATIENCE)
 
     def behave(self, **fields: object) -> None:
         """Change its behaviour, at once."""

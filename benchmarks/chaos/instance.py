@@ -15,6 +15,7 @@ from grpc import aio
 
 from benchmarks.chaos.behaviour import HANG, METHOD, TRAILERS, TRAILERS_ONLY, Behaviour, Journal, obey
 
+PREVIOUS_ATTEMPTS = "grpc-previous-rpc-attempts"
 PUSHBACK = "grpc-retry-pushback-ms"
 SAID = "told to fail"  # the message of its failures
 
@@ -33,15 +34,14 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     async def do(self, request: bytes, context: aio.ServicerContext) -> bytes:
         self.journal.write(request)
-        work = self.behaviour.next_work()
         if self.behaviour.fault == HANG:
             await asyncio.Event().wait()
         if self.behaviour.fault == TRAILERS:
             await context.send_initial_metadata(())
         if self.behaviour.fault in (TRAILERS, TRAILERS_ONLY):
             await context.abort(grpc.StatusCode.UNAVAILABLE, SAID)
-        if work:
-            await asyncio.sleep(work)
+        previous = dict(context.invocation_metadata() or ()).get(PREVIOUS_ATTEMPTS, 0)
+        await asyncio.sleep(self.behaviour.seconds(int(request) + int(previous)))
         return request if self.channel is None else await self.call_next(request, context)
 
     async def call_next(self, request: bytes, context: aio.ServicerContext) -> bytes:

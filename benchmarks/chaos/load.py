@@ -1,7 +1,8 @@
 """The caller: an open-loop generator that survives failures and records what became of every RPC.
 
-`python -m benchmarks.chaos.load --target 127.0.0.1:P --rate 300 --start-at T --seconds 20 --out FILE`. RPC number n
-departs n/rate seconds after the start, whatever became of the earlier ones, with a deadline and an id of its own.
+`python -m benchmarks.chaos.load --target 127.0.0.1:P --rate 300 --start FILE --seconds 20 --out FILE`. RPC number n
+departs n/rate seconds after the start, whatever became of the earlier ones, with a deadline and an id of its own. It is
+ready when it says so, and starts at the monotonic instant that is then written to the file.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ IN_VAIN = "the caller waited in vain for the proxy to say that the deadline has 
 BY_RESET = {7: UNAVAILABLE, 8: CANCELLED, 11: RESOURCE_EXHAUSTED}  # gRPC's mapping of HTTP/2 codes; others are INTERNAL
 STEP = 0.02  # seconds: the longest sleep between two looks at what is past its deadline
 UNKNOWN = 2
+READY = "ready"
 
 
 class Call:
@@ -233,7 +235,9 @@ def main() -> None:
     parser.add_argument("--target", required=True)
     parser.add_argument("--rate", type=float, required=True, help="RPCs per second")
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--start-at", type=float, required=True, help="monotonic instant of the first departure")
+    parser.add_argument(
+        "--start", type=Path, required=True, help="file that will hold the instant of the first departure"
+    )
     parser.add_argument("--first-id", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=1.0, help="deadline of each RPC, in seconds")
     parser.add_argument("--connections", type=int, default=2)
@@ -242,7 +246,10 @@ def main() -> None:
     host, _, port = options.target.rpartition(":")
     gc.disable()
     caller = Caller((host, int(port)), options.timeout, options.connections)
-    caller.run(options.first_id, options.rate, options.start_at, options.seconds)
+    print(READY, flush=True)
+    while not options.start.exists():
+        caller.read_until(time.monotonic() + STEP)
+    caller.run(options.first_id, options.rate, float(options.start.read_text()), options.seconds)
     save(options.out, caller.records)
 
 

@@ -42,6 +42,7 @@ ERRORS_RETRYING = 0.01
 SHARE = 0.05  # sent to the failing instance
 AFTER = 0.002  # of the RPCs after it: those that were caught by the end of the fault
 OUT = 5.0  # seconds; P13's for packets that are dropped
+AVOIDED = 0.01  # of the RPCs: so little that there may be nothing to eject it for
 FOREVER = float("inf")
 HEADINGS = (
     "fault, proxy",
@@ -179,11 +180,11 @@ def _judge(finding: Finding, courses: Sequence[Course]) -> None:
         greedy.share <= SHARE,
         f"{percent(greedy.share)} ({greedy.fault}, {greedy.name})",
     )
-    slowest = max(ours, key=lambda course: FOREVER if course.out_after is None else course.out_after)
+    slowest = max(ours, key=lambda course: 0.0 if course.share <= AVOIDED else course.out_after or FOREVER)
     finding.claim(
-        f"A failing instance is out of picks within {OUT:g} s",
-        slowest.out_after is not None and slowest.out_after <= OUT,
-        f"{seconds(slowest.out_after)} ({slowest.fault}, {slowest.name})",
+        f"A failing instance is out of picks within {OUT:g} s, or the balancer sends it less than {percent(AVOIDED)}",
+        slowest.share <= AVOIDED or (slowest.out_after or FOREVER) <= OUT,
+        f"{seconds(slowest.out_after)}, {percent(slowest.share)} ({slowest.fault}, {slowest.name})",
     )
     for course in ours:
         if course.reasons and course.name == PLAIN:

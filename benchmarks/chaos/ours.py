@@ -12,8 +12,8 @@ from benchmarks.subject import Job, Subject
 
 # The counterpart of `envoy.RETRY_POLICY`; attempts, backoff and budget are the defaults, which are Envoy's numbers.
 RETRIES: dict[str, Any] = {"retry": {"codes": ["UNAVAILABLE", "INTERNAL"], "per_try_timeout": "400ms"}}
-# Three retries at a time are always allowed; each holds its place for at least its backoff, and that is 20 ms or more.
-RETRY_FLOOR = 3 / 0.020  # per second
+RETRY_FLOOR = 10.0  # per second, allowed by the default of retry_budget beside a fifth of what is offered
+THROTTLE: dict[str, Any] = {"retry_throttle": {}}
 HEDGING: dict[str, Any] = {"hedge": {}}
 
 

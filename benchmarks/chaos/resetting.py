@@ -41,12 +41,11 @@ class Service:
         request = await stream.recv_message()
         assert request is not None
         self.journal.write(request)
-        work = self.behaviour.next_work()
         if self.behaviour.fault == RESET:
             await stream._stream.reset(ErrorCodes.INTERNAL_ERROR)  # its own `cancel` knows no other code than CANCEL
             stream._cancel_done = True  # what `cancel` notes: nothing more is to be sent
             return
-        await asyncio.sleep(work)
+        await asyncio.sleep(self.behaviour.work)
         await stream.send_message(request)
 
     def __mapping__(self) -> dict[str, Handler]:
