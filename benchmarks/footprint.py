@@ -49,7 +49,8 @@ WORKED = (
 
 def _memory(scale: Scale, *, worked: bool) -> Callable[[Stage, Subject], Figures]:
     def run(stage: Stage, subject: Subject) -> Figures:
-        stage.open(subject, stage.backend())
+        stage.open(subject, stage.backend(), probing=False)
+        stage.wait_ready()
         if stage.subject is None:
             return {}
         pid = stage.subject.pid

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import closedloop, strace
@@ -71,9 +71,7 @@ def instructions(codec: str) -> dict[str, float]:
         raise Failed(VALGRIND_MISSING)
     with Stage(Placement.together(), patience=SLOWER) as stage:
         counts = stage.directory / "callgrind.out"
-        subject = SUBJECTS[f"sidecar-{codec}"]
-        stage.open(_under_callgrind(subject, counts), stage.backend())
-        stage.scrape(subject)  # so that nothing is loaded while it is counted
+        stage.open(_under_callgrind(SUBJECTS[f"sidecar-{codec}"], counts), stage.backend())
         connections = closedloop.connect(("127.0.0.1", stage.port), 1)
         closedloop.run(connections, COUNTED_RPCS, 1)
         assert stage.subject is not None
@@ -88,7 +86,7 @@ def _under_callgrind(subject: Subject, counts: Path) -> Subject:
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}"]
         return [*valgrind, *subject.command(job, program)]
 
-    return Subject(subject.name, subject.install, subject.program, command)
+    return replace(subject, command=command)
 
 
 def _control(action: str, pid: int) -> None:

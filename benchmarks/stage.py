@@ -107,12 +107,13 @@ class Stage:
         return self.subject
 
     def open(self, subject: Subject, endpoints: list[Address], *, probing: bool = True) -> None:
-        """Start the subject and wait until RPCs pass through it (without `probing`: until it listens)."""
+        """Start the subject; wait until RPCs pass and all is loaded (without `probing`: until it listens)."""
         process = self.launch(subject, endpoints)
         if process is not None:
             process.wait_listening(("127.0.0.1", self.port), patience=self.patience)
         if probing:
             self.wait_ready()
+            self.scrape(subject)
 
     def scrape(self, subject: Subject) -> None:
         """Read the subject's metrics once, as a monitoring system would: what that needs is loaded from then on."""
