@@ -17,8 +17,6 @@ from benchmarks.chaos.fleet import Instance
 from benchmarks.stage import Stage
 
 HOPS = 4
-LIMIT = 1.2  # the issue's
-SAVED = 2.0  # seconds over which the floor may be saved up
 ALONE = "sidecar, budgets only"  # nothing tells one hop of another's retries: reported, and no promise
 
 
@@ -60,8 +58,8 @@ def call_tree(scale: Scale) -> Finding:
             ratios = [count / max(1, offered.count) for count in counts]
             rows.append((name, str(offered.count), *(f"{ratio:.2f}" for ratio in ratios), percent(offered.error_rate)))
             if tree.contender.ours and name != ALONE:
-                allowed = LIMIT + ours.RETRY_FLOOR / rate * (1 + SAVED / scale.during)
-                sentence = f"{name}: at most {LIMIT} executions at the last service per RPC offered, and the floor"
+                allowed = ours.most_executions(rate, scale.during)
+                sentence = f"{name}: at most {ours.LIMIT} executions at the last service per RPC offered, and the floor"
                 finding.claim(sentence, ratios[-1] <= allowed, f"{ratios[-1]:.2f} of {allowed:.2f}")
     headings = ("proxy", "offered", *(f"at service {hop + 1}" for hop in range(HOPS)), "errors")
     finding.tables.append(Table(finding.title, headings, rows))

@@ -14,9 +14,7 @@ from benchmarks.chaos.recording import Recording
 from benchmarks.stage import Stage
 
 INSTANCES = 3
-LIMIT = 1.2  # executions per offered RPC; the issue's
 CONTENDERS = (ours.contender("sidecar+retries", **ours.RETRIES), envoy.contender("envoy+retries", retries=True))
-SAVED = 2.0  # seconds over which the floor may be saved up
 SETTLED = 1.0  # seconds after the outage in which throttles and ejections may still speak
 
 
@@ -53,9 +51,9 @@ def outage(scale: Scale) -> Finding:
         errors = {name: record.stretch(*ends).error_rate for name, ends in stretches.items()}
         rows.append((standing.name, *(f"{ratios[name]:.3f} ({percent(errors[name])})" for name in stretches)))
         if standing.contender.ours:
-            allowed = LIMIT + ours.RETRY_FLOOR / scale.rate * (1 + SAVED / scale.during)
+            allowed = ours.most_executions(scale.rate, scale.during)
             finding.claim(
-                f"While everything fails, at most {LIMIT} executions per offered RPC, and the floor",
+                f"While everything fails, at most {ours.LIMIT} executions per offered RPC, and the floor",
                 ratios["during"] <= allowed,
                 f"{ratios['during']:.2f} of {allowed:.2f}",
             )
