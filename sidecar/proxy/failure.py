@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
     from sidecar.proxy.relay import Relay
 
-# The endpoint was told a time rounded down, so its CANCEL may come just before the deadline that it stands for (GR-35).
-DEADLINE_SLACK: Final = 0.005  # seconds
+# A CANCEL may come just before the deadline that it stands for (GR-35): the endpoint was told a time rounded down, and
+# gRPC's C core, which grpcio is made of, keeps instants in whole milliseconds.
+DEADLINE_SLACK: Final = 0.001  # seconds
 
 
 def reset(attempt: Attempt, error_code: int, remote: bool) -> None:

@@ -213,3 +213,15 @@ async def test_mistake_while_an_answer_is_read_costs_that_rpc_and_not_the_shared
     assert other.status == 0
     assert (app_goaways := stage.apps[0].goaways) == [], app_goaways
     assert stage.leaks() == []
+
+
+@pytest.mark.parametrize(("early", "status"), [(0.0005, 4), (0.005, 1)])
+@on_loop
+async def test_a_cancel_within_a_millisecond_of_the_deadline_stands_for_it(
+    codec: type[Codec], early: float, status: int
+) -> None:
+    stage, call, _, request = await called(codec, (b"grpc-timeout", b"1S"), end=True)
+    await stage.advance(1 - early)
+    request.cancel()
+    await stage.run()
+    assert call.status == status
