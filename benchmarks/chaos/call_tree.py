@@ -17,6 +17,7 @@ from benchmarks.chaos.fleet import Instance
 from benchmarks.stage import Stage
 
 HOPS = 4
+REACHED = 0.95  # executions at the last service per RPC: with fewer, the machine was too busy to show anything
 ALONE = "sidecar, budgets only"  # nothing tells one hop of another's retries: reported, and no promise
 
 
@@ -60,7 +61,7 @@ def call_tree(scale: Scale) -> Finding:
             if tree.contender.ours and name != ALONE:
                 allowed = ours.most_executions(rate, scale.during)
                 sentence = f"{name}: at most {ours.LIMIT} executions at the last service per RPC offered, and the floor"
-                finding.claim(sentence, ratios[-1] <= allowed, f"{ratios[-1]:.2f} of {allowed:.2f}")
+                finding.claim(sentence, REACHED <= ratios[-1] <= allowed, f"{ratios[-1]:.2f} of {allowed:.2f}")
     headings = ("proxy", "offered", *(f"at service {hop + 1}" for hop in range(HOPS)), "errors")
     finding.tables.append(Table(finding.title, headings, rows))
     return finding
