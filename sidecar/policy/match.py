@@ -16,8 +16,7 @@ HEADER: Final = r"^:?[a-z0-9][a-z0-9_.-]*$"
 
 class HeaderMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One header that an RPC must have: with any value, unless `exact` or `prefix` says which; or must not have.
-
-    A header that comes several times has its values joined by commas, as gRPC reads them.
+    Where it comes several times, its values are joined by commas, as gRPC reads them.
     """
 
     name: Annotated[

@@ -435,5 +435,5 @@ def test_maintenance_of_instance_or_node_is_told_apart_from_absence() -> None:
 
 
 def test_members_come_in_the_order_of_their_addresses() -> None:
-    assert snapshot_of("orders", [], 1, False).members == ()
+    assert snapshot_of("orders", [], 1, DiscoverySettings()).members == ()
     assert [m.id for m in members(entry("b", 2), entry("a", 1))] == ["a", "b"]
