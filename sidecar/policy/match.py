@@ -15,9 +15,7 @@ HEADER: Final = r"^:?[a-z0-9][a-z0-9_.-]*$"
 
 
 class HeaderMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One header that an RPC must have: with any value, unless `exact` or `prefix` says which; or must not have.
-    Where it comes several times, its values are joined by commas, as gRPC reads them.
-    """
+    """One header that an RPC must have, or must not; the values of one that comes several times are joined by commas."""
 
     name: Annotated[
         str, Meta(pattern=HEADER, description="The header, in lower case; never a binary one.", examples=["x-canary"])
