@@ -15,7 +15,7 @@ HEADER: Final = r"^:?[a-z0-9][a-z0-9_.-]*$"
 
 
 class HeaderMatch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One header that an RPC must have, or must not; the values of one that comes several times are joined by commas."""
+    """One header that an RPC must have, or must not; the values of a repeated one are joined by commas."""
 
     name: Annotated[
         str, Meta(pattern=HEADER, description="The header, in lower case; never a binary one.", examples=["x-canary"])
