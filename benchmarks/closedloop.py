@@ -6,6 +6,8 @@ For saturation there is h2load, which is faster; here it only matters that every
 from __future__ import annotations
 
 import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.openloop import Connection
 from benchmarks.wire import Unexpected, grpc_message
@@ -13,15 +15,20 @@ from benchmarks.wire import Unexpected, grpc_message
 SILENCE = 30.0  # seconds without any reply
 
 
-def connect(target: tuple[str, int], count: int, *, size: int = 71, reply: int = 76) -> list[Connection]:
+@contextmanager
+def connected(target: tuple[str, int], count: int, *, size: int = 71, reply: int = 76) -> Iterator[list[Connection]]:
     """`count` connections, each after one good RPC, so that whatever a subject allocates on first use is allocated."""
     connections = [Connection(target, grpc_message(size), reply) for _ in range(count)]
-    for connection in connections:
-        connection.call(0)
-        latencies: list[int] = []
-        while not latencies:
-            connection.receive(latencies)
-    return connections
+    try:
+        for connection in connections:
+            connection.call(0)
+            latencies: list[int] = []
+            while not latencies:
+                connection.receive(latencies)
+        yield connections
+    finally:
+        for connection in connections:
+            connection.socket.close()
 
 
 def run(connections: list[Connection], rpcs: int, in_flight: int) -> None:

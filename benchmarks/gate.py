@@ -57,11 +57,11 @@ def syscalls(codec: str) -> dict[str, float]:
 def _syscalls(codec: str, placement: Placement, rpcs: int, clients: int, streams: int) -> float:
     with Stage(placement) as stage:
         stage.open(SUBJECTS[f"sidecar-{codec}"], stage.backend())
-        connections = closedloop.connect(("127.0.0.1", stage.port), clients)
-        closedloop.run(connections, 500, streams)
-        assert stage.subject is not None
-        with strace.counting(stage, stage.subject.pid) as calls:
-            closedloop.run(connections, rpcs, streams)
+        with closedloop.connected(("127.0.0.1", stage.port), clients) as connections:
+            closedloop.run(connections, 500, streams)
+            assert stage.subject is not None
+            with strace.counting(stage, stage.subject.pid) as calls:
+                closedloop.run(connections, rpcs, streams)
         return calls.total() / rpcs
 
 
@@ -72,12 +72,12 @@ def instructions(codec: str) -> dict[str, float]:
     with Stage(Placement.together(), patience=SLOWER) as stage:
         counts = stage.directory / "callgrind.out"
         stage.open(_under_callgrind(SUBJECTS[f"sidecar-{codec}"], counts), stage.backend())
-        connections = closedloop.connect(("127.0.0.1", stage.port), 1)
-        closedloop.run(connections, COUNTED_RPCS, 1)
-        assert stage.subject is not None
-        _control("--instr=on", stage.subject.pid)
-        closedloop.run(connections, COUNTED_RPCS, 1)
-        _control("--dump", stage.subject.pid)
+        with closedloop.connected(("127.0.0.1", stage.port), 1) as connections:
+            closedloop.run(connections, COUNTED_RPCS, 1)
+            assert stage.subject is not None
+            _control("--instr=on", stage.subject.pid)
+            closedloop.run(connections, COUNTED_RPCS, 1)
+            _control("--dump", stage.subject.pid)
         return {"instructions_lone": parse_callgrind(counts.with_suffix(".out.1").read_text()) / COUNTED_RPCS}
 
 

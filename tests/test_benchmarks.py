@@ -389,8 +389,8 @@ def test_the_backend_answers_every_rpc_whole(reply: int) -> None:
         (first, *_, last) = stage.backend(3, reply=reply)
         assert probe(first) == reply
         assert probe(last) == reply
-        connections = closedloop.connect(first, 2, reply=reply)
-        closedloop.run(connections, 40, 5)
+        with closedloop.connected(first, 2, reply=reply) as connections:
+            closedloop.run(connections, 40, 5)
         for connection in connections:
             connection.socket.close()
 
@@ -398,7 +398,7 @@ def test_the_backend_answers_every_rpc_whole(reply: int) -> None:
 def test_the_backend_holds_streams_open_for_the_delay() -> None:
     with Stage(Placement.apart()) as stage:
         (address,) = stage.backend(delay=0.2)
-        connections = closedloop.connect(address, 1)
-        closedloop.run(connections, 50, 50)
+        with closedloop.connected(address, 1) as connections:
+            closedloop.run(connections, 50, 50)
         assert connections[0].next_stream == 1 + 2 * 51
         connections[0].socket.close()

@@ -143,10 +143,7 @@ def undeclared(folder: Path, declared: list[Requirement], own: set[str]) -> dict
     found = {}
     for path in folder.rglob("*.py"):
         foreign = imports_of(path) - set(sys.stdlib_module_names) - own
-        made_by = {
-            name: {canonicalize_name(each) for each in packages_distributions().get(name, ())} for name in foreign
-        }
-        if missing := {name for name, makers in made_by.items() if not makers & known}:
+        if missing := {name for name in foreign if not known.intersection(MAKERS.get(name, ()))}:
             found[str(path.relative_to(ROOT))] = missing
     return found
 

@@ -7,6 +7,7 @@ from concurrent import futures
 import pytest
 from hyperframe.frame import DataFrame, PingFrame, WindowUpdateFrame
 
+from sidecar.proxy.settings import Http2Settings
 from tests.adversity.bench import Lane
 from tests.adversity.wire import CANCEL, HEAD, OK, PROTOCOL_ERROR, Wire, message
 from tests.services import echo
@@ -127,13 +128,13 @@ def test_no_more_streams_are_opened_on_a_connection_than_the_peer_allows(lane: L
 
 
 def test_padding_of_data_is_dropped_and_its_credit_given_back(lane: Lane) -> None:
-    payload = bytes(range(256)) * 80
+    payload = bytes(range(256)) * 100  # padded, more than a stream window
 
     def padded(wire: Wire) -> None:
         wire.greet()
         stream, _ = wire.expect_request()
         wire.send(wire.headers(stream, HEAD))
-        window = 262_144  # the sidecar's stream window, without which nothing may be sent
+        window = Http2Settings().stream_window  # of the sidecar, without which nothing may be sent
         whole = message(payload)
         for start in range(0, len(whole), 5):
             if window < 5 + 256:
