@@ -7,6 +7,7 @@ the trailer in which a sidecar says that the retries are spent, in another each 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.chaos import behaviour, envoy, fleet, ours
@@ -14,6 +15,7 @@ from benchmarks.chaos.contender import Contender, Standing
 from benchmarks.chaos.drive import Drive
 from benchmarks.chaos.finding import Finding, Scale, Table, percent
 from benchmarks.chaos.fleet import Instance
+from benchmarks.chaos.recording import Stretch
 from benchmarks.stage import Stage
 
 HOPS = 4
@@ -31,40 +33,41 @@ class Tree:
 
 
 def call_tree(scale: Scale) -> Finding:
-    """One tree for each contender, side by side."""
+    """One tree after the other: each is eight processes that must not wait for a CPU."""
     finding = Finding("tree", f"A call tree of {HOPS} hops whose last service fails, retries on at every hop")
     rate = scale.rate / 3  # every RPC is four here
     rows = []
-    with Stage(fleet.everywhere()) as stage:
-        trees = [
-            _grow(stage, ours.contender("sidecar, pushback passed on", **ours.RETRIES), "--passes-pushback-on"),
-            _grow(stage, ours.contender("sidecar, throttled", **ours.RETRIES, **ours.THROTTLE)),
-            _grow(stage, ours.contender(ALONE, **ours.RETRIES)),
-            _grow(stage, envoy.contender("envoy", retries=True)),
-        ]
-        for tree in trees:
-            for waiting in (*tree.services, *tree.standings):
-                waiting.wait()
-        first_hops = [tree.standings[0] for tree in trees]
-        drive = Drive(stage, first_hops, rate, scale.before + scale.during, timeout=3.0)
-        begin = drive.start_at + scale.before
-        drive.look_until(begin)
-        for tree in trees:
-            tree.services[-1].begin(behaviour.TRAILERS_ONLY)
-        records = drive.finish()
-        for tree in trees:
-            name = tree.contender.name
-            offered = records[name].stretch(begin)
-            counts = [sum(at >= begin for at, _ in service.executions()) for service in tree.services]
-            ratios = [count / max(1, offered.count) for count in counts]
-            rows.append((name, str(offered.count), *(f"{ratio:.2f}" for ratio in ratios), percent(offered.error_rate)))
-            if tree.contender.ours and name != ALONE:
-                allowed = ours.most_executions(rate, scale.during)
-                sentence = f"{name}: at most {ours.LIMIT} executions at the last service per RPC offered, and the floor"
-                finding.claim(sentence, REACHED <= ratios[-1] <= allowed, f"{ratios[-1]:.2f} of {allowed:.2f}")
+    for contender, *options in (
+        (ours.contender("sidecar, pushback passed on", **ours.RETRIES), "--passes-pushback-on"),
+        (ours.contender("sidecar, throttled", **ours.RETRIES, **ours.THROTTLE),),
+        (ours.contender(ALONE, **ours.RETRIES),),
+        (envoy.contender("envoy", retries=True),),
+    ):
+        name = contender.name
+        offered, ratios = _shake(contender, options, rate, scale)
+        rows.append((name, str(offered.count), *(f"{ratio:.2f}" for ratio in ratios), percent(offered.error_rate)))
+        if contender.ours and name != ALONE:
+            allowed = ours.most_executions(rate, scale.during)
+            sentence = f"{name}: at most {ours.LIMIT} executions at the last service per RPC offered, and the floor"
+            finding.claim(sentence, REACHED <= ratios[-1] <= allowed, f"{ratios[-1]:.2f} of {allowed:.2f}")
     headings = ("proxy", "offered", *(f"at service {hop + 1}" for hop in range(HOPS)), "errors")
     finding.tables.append(Table(finding.title, headings, rows))
     return finding
+
+
+def _shake(contender: Contender, options: Sequence[str], rate: float, scale: Scale) -> tuple[Stretch, list[float]]:
+    """What was offered while the last service failed, and the executions at each service per RPC of it."""
+    with Stage(fleet.everywhere()) as stage:
+        tree = _grow(stage, contender, *options)
+        for waiting in (*tree.services, *tree.standings):
+            waiting.wait()
+        drive = Drive(stage, tree.standings[:1], rate, scale.before + scale.during, timeout=3.0)
+        begin = drive.start_at + scale.before
+        drive.look_until(begin)
+        tree.services[-1].begin(behaviour.TRAILERS_ONLY)
+        offered = drive.finish()[contender.name].stretch(begin)
+        counts = [sum(at >= begin for at, _ in service.executions()) for service in tree.services]
+    return offered, [count / max(1, offered.count) for count in counts]
 
 
 def _grow(stage: Stage, contender: Contender, *options: str) -> Tree:
