@@ -50,7 +50,7 @@ def together(agent: ConsulAgent, body: Callable[[ConsulRegistry, Listening], Awa
     async def scene() -> None:
         registry = registry_of(agent)
         try:
-            async with Listening() as app:
+            with Listening() as app:
                 await body(registry, app)
         finally:
             await registry.close()
@@ -83,14 +83,14 @@ def test_an_app_that_answers_is_registered_as_passing_with_the_reason(agent: Con
 
 def test_an_app_that_does_not_answer_yet_is_not_registered_until_it_does(agent: ConsulAgent) -> None:
     async def body(registry: ConsulRegistry, app: Listening) -> None:
-        await app.close()
+        app.close()
         events: list[str] = []
         registrar = Registrar(registry, instance_at(app.port, "late"), on_event=events.append)
         async with running(registrar.run()):
             await eventually(lambda: events, "a word about the app")
             assert "late does not answer yet" in events[0] and "connection refused" in events[0]
             assert registrar.instance.id not in agent.services()
-            await app.open()
+            app.open()
             await eventually(lambda: agent.passing("late"), "registered")
             await registrar.release()
 
@@ -103,11 +103,11 @@ def test_an_app_that_dies_turns_critical_with_the_reason_and_passes_when_it_is_b
         check = f"service:{registrar.instance.id}"
         async with running(registrar.run()):
             await eventually(lambda: registrar.state == PASSING, "passing")
-            await app.close()
+            app.close()
             await eventually(lambda: agent.checks()[check]["Status"] == "critical", "critical in Consul")
             assert "connection refused" in agent.checks()[check]["Output"]
             await eventually(lambda: registrar.state == REGISTERED, "the registrar knows it too")
-            await app.open()
+            app.open()
             await eventually(lambda: agent.passing("mortal"), "passing again")
             await registrar.release()
 
@@ -326,7 +326,7 @@ def test_the_agent_probes_where_it_is_asked_to(agent: ConsulAgent, kind: str) ->
         assert lease.renew_interval == float("inf")
         assert agent.passing(f"probed-{kind}"), "it begins with what our own probe found"
         await lease.renew(WELL)
-        await app.close()
+        app.close()
         await eventually(lambda: agent.checks()[lease.check_id]["Status"] == "critical", "critical by the agent")
         agent.put(f"/v1/agent/check/deregister/{lease.check_id}")
         with pytest.raises(UnknownRegistration, match="another check"):

@@ -120,13 +120,13 @@ def test_the_table_lets_nothing_leave_the_drain_but_the_release() -> None:
 
 def test_nothing_is_registered_before_the_app_answers() -> None:
     async def body() -> None:
-        async with Listening() as app:
-            await app.close()
+        with Listening() as app:
+            app.close()
             scene = Scene(app)
             async with running(scene.registrar.run()):
                 await scene.said("does not answer yet")
                 assert (scene.registry.met, scene.registrar.state, scene.registrar.ready) == ([], UNREGISTERED, False)
-                await app.open()
+                app.open()
                 await scene.reaches(PASSING)
                 assert scene.registrar.ready
 
@@ -135,13 +135,13 @@ def test_nothing_is_registered_before_the_app_answers() -> None:
 
 def test_a_change_of_health_is_reported_at_once_and_no_news_are_not_repeated() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             async with running(scene.registrar.run()):
                 await scene.reaches(PASSING)
-                await app.close()
+                app.close()
                 await scene.reaches(REGISTERED)
-                await app.open()
+                app.open()
                 await scene.reaches(PASSING)
                 reported = [health for health, _ in itertools.groupby(scene.registry.reported)]
                 assert reported == scene.registry.reported
@@ -153,7 +153,7 @@ def test_a_change_of_health_is_reported_at_once_and_no_news_are_not_repeated() -
 
 def test_renewals_come_within_their_interval() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             scene.registry.renew_interval = 0.01
             async with running(scene.registrar.run()):
@@ -165,7 +165,7 @@ def test_renewals_come_within_their_interval() -> None:
 @pytest.mark.parametrize("what", ["renew", "verify"])
 def test_a_forgotten_registration_is_made_again(what: str) -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             scene.registry.renew_interval = 0.02
             async with running(scene.registrar.run()):
@@ -183,18 +183,18 @@ def test_a_forgotten_registration_is_made_again(what: str) -> None:
 
 def test_a_registration_that_is_lost_while_the_app_is_critical_waits_for_the_app() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             async with running(scene.registrar.run()):
                 await scene.reaches(PASSING)
-                await app.close()
+                app.close()
                 await scene.reaches(REGISTERED)
                 scene.registry.trouble["verify"] = UnknownRegistration("gone")
                 await scene.reaches(UNREGISTERED)
                 del scene.registry.trouble["verify"]
                 assert "gone; it is registered again once the app answers" in scene.events
                 assert scene.metrics.registrations == 1
-                await app.open()
+                app.open()
                 await scene.reaches(PASSING)
                 assert scene.metrics.registrations == 2
 
@@ -205,7 +205,7 @@ def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.INFO, "sidecar.control")
 
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             scene.registry.trouble["register"] = RegistryError("the registry is on fire")
             async with running(scene.registrar.run()):
@@ -223,7 +223,7 @@ def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
 
 def test_a_refusal_by_acl_is_not_repeated_soon() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             scene.registry.trouble["register"] = RegistryDenied("permission denied")
             async with running(scene.registrar.run()):
@@ -236,7 +236,7 @@ def test_a_refusal_by_acl_is_not_repeated_soon() -> None:
 
 def test_the_release_ends_the_loops_and_nothing_is_registered_after_it() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             work = asyncio.ensure_future(scene.registrar.run())
             await scene.reaches(PASSING)
@@ -252,7 +252,7 @@ def test_the_release_ends_the_loops_and_nothing_is_registered_after_it() -> None
 
 def test_a_release_waits_for_the_registration_that_is_under_way() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             scene.registry.gate.clear()
             async with running(scene.registrar.run()):
@@ -269,8 +269,8 @@ def test_a_release_waits_for_the_registration_that_is_under_way() -> None:
 
 def test_a_release_before_the_app_ever_answered_registers_nothing() -> None:
     async def body() -> None:
-        async with Listening() as app:
-            await app.close()
+        with Listening() as app:
+            app.close()
             scene = Scene(app)
             async with running(scene.registrar.run()):
                 await scene.said("does not answer yet")
@@ -282,7 +282,7 @@ def test_a_release_before_the_app_ever_answered_registers_nothing() -> None:
 
 def test_a_release_is_tried_again_until_it_works() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             async with running(scene.registrar.run()):
                 await scene.reaches(PASSING)
@@ -298,7 +298,7 @@ def test_a_release_is_tried_again_until_it_works() -> None:
 @pytest.mark.parametrize("harm", [lambda r: r.gate.clear(), lambda r: r.trouble.update(release=RegistryError("no"))])
 def test_a_release_gives_up_in_time_and_says_so(harm: Callable[[ScriptedRegistry], None]) -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app, reconcile_interval=3600)
             async with running(scene.registrar.run()):
                 await scene.reaches(PASSING)
@@ -312,7 +312,7 @@ def test_a_release_gives_up_in_time_and_says_so(harm: Callable[[ScriptedRegistry
 
 def test_a_mistake_of_ours_ends_nothing() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             scene = Scene(app)
             scene.registry.trouble["register"] = ZeroDivisionError("ours")  # type: ignore[assignment]
             async with running(scene.registrar.run()) as work:
@@ -326,7 +326,7 @@ def test_a_mistake_of_ours_ends_nothing() -> None:
 
 def test_without_a_registry_the_app_is_only_probed() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             settings = ServiceSettings(name="orders", port=app.port, check=CheckSettings(interval=0.02))
             registrar = Registrar(None, Instance(id="orders-1", address="", settings=settings))
             assert registrar.ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -94,10 +95,10 @@ def test_the_settings_choose_the_probe_and_its_port() -> None:
 
 def test_tcp_passes_where_somebody_listens_and_names_the_refusal() -> None:
     async def body() -> None:
-        async with Listening() as app:
+        with Listening() as app:
             probe = TcpProbe("127.0.0.1", app.port, PATIENT)
             assert (await probe.ask()).status == "passing"
-            await app.close()
+            app.close()
             finding = await probe.ask()
             assert (finding.status, finding.reason) == (CRITICAL, f"TCP 127.0.0.1:{app.port}: connection refused")
 
@@ -136,6 +137,11 @@ def test_http_that_refuses_hangs_or_talks_nonsense_is_critical_with_the_reason()
         await asyncio.Event().wait()
         return web.Response()
 
+    async def hang_up(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
     async def body() -> None:
         refused = HttpProbe("127.0.0.1", free_port(), PATIENT, "/")
         assert "connection refused" in (await refused.ask()).reason
@@ -144,7 +150,7 @@ def test_http_that_refuses_hangs_or_talks_nonsense_is_critical_with_the_reason()
             hung = HttpProbe("127.0.0.1", app.port, 0.05, "/")
             assert "no answer within 0.05s" in (await hung.ask()).reason
             await hung.close()
-        async with Listening() as app_that_hangs_up:
+        async with FakeAgent(hang_up) as app_that_hangs_up:
             probe = HttpProbe("127.0.0.1", app_that_hangs_up.port, PATIENT, "/")
             assert (await probe.ask()).status == CRITICAL
             await probe.close()
@@ -248,14 +254,5 @@ def test_an_app_that_starts_later_is_noticed_soon() -> None:
 
 
 def test_an_app_that_accepts_and_says_nothing_runs_into_the_time_limit() -> None:
-    async def body() -> None:
-        quiet: list[asyncio.StreamWriter] = []
-        server = await asyncio.start_server(lambda _, writer: quiet.append(writer), "127.0.0.1", 0)
-        probe = GrpcProbe("127.0.0.1", server.sockets[0].getsockname()[1], 0.2, "")
-        assert (await probe.ask()).status == CRITICAL
-        await probe.close()
-        for writer in quiet:
-            writer.close()
-        server.close()
-
-    asyncio.run(body())
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # the kernel accepts, and nobody reads
+        assert asked(GrpcProbe("127.0.0.1", mute.getsockname()[1], 0.2, "")).status == CRITICAL

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 PATIENCE = 30.0  # seconds for any condition on a slow machine
@@ -37,27 +38,31 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
 
 
 class Listening:
-    """A TCP server on a free loopback port that accepts and says nothing: an app, as far as a TCP check can tell."""
+    """A free loopback port on which the kernel accepts and nobody says a word: an app, as far as a TCP check can tell.
+
+    Nothing is accepted by the test's own loop, so that no connection can outlive it.
+    """
+
+    BACKLOG = 1000  # connections that a test's checks may make, at most: each stays in the queue
 
     def __init__(self) -> None:
         self.port = 0
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Listen; again on the same port after `close`."""
-        self._server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._socket = socket.create_server(("127.0.0.1", self.port), backlog=self.BACKLOG)
+        self.port = self._socket.getsockname()[1]
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Refuse connections."""
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
-    async def __aenter__(self) -> Listening:
-        await self.open()
+    def __enter__(self) -> Self:
+        self.open()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
