@@ -25,6 +25,7 @@ cdef class Cluster:
     cdef public list on_pickable
     cdef dict _by_address
     cdef list _levels
+    cdef long _turn
 
     cpdef object begin_trial(self, Endpoint endpoint)
     cpdef object end_trial(self, Endpoint endpoint)

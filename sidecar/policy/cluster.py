@@ -27,7 +27,7 @@ from sidecar.policy.endpoint import (
     Endpoint,
 )
 from sidecar.policy.event import KEPT, Event
-from sidecar.policy.level import availability, last_resort, share_load, split_levels, suffices
+from sidecar.policy.level import availability, find_reserve, last_resort, share_load, split_levels, suffices
 from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import Member, Snapshot
 from sidecar.policy.zone import capacities, share_zones
@@ -103,6 +103,7 @@ class Cluster:
         self.on_pickable: list[Callable[[], None]] = []  # called when `pickable` may have grown or emptied
         self._by_address: dict[str, Endpoint] = {}
         self._levels: list[list[Endpoint]] = [self.endpoints]  # by priority
+        self._turn: int = 0  # of the reserve: counts the retries that went there
 
     # === membership: written by control ===
 
@@ -304,11 +305,28 @@ class Cluster:
 
     def pick(self, context: PickContext | None, now: float) -> Endpoint | Refusal:
         """An endpoint for one attempt, or why there is none."""
-        if self.trials and (context is None or not context.tried):
-            return self.trials[0]  # a retry is never a trial: it has failed once already
+        if context is not None and context.tried:
+            return self._pick_again(context, now)
+        if self.trials:
+            return self.trials[0]
         if self.pickable:
             return self.balancer.pick(self, context, now)
         return self.explain()
+
+    def _pick_again(self, context: PickContext, now: float) -> Endpoint | Refusal:
+        """For a retry, which is never a trial: it has failed once already.
+
+        Where this RPC was everywhere that carries load, it goes to the reserve rather than where it was: to another
+        zone, or to the next level (D16; Envoy's `previous_hosts` and `previous_priorities`).
+        """
+        if not self.pickable:
+            return self.explain()
+        if all(endpoint in context.tried for endpoint in self.pickable):
+            self._turn += 1
+            other = find_reserve(self._levels, context.tried, self.zone_aware is not None, self._turn)
+            if other is not None:
+                return other
+        return self.balancer.pick(self, context, now)
 
     def explain(self) -> Refusal:
         """Why `pickable` is empty, in the reader's words."""

@@ -3,7 +3,7 @@
 Envoy's rule: a level counts as whole until fewer than 72 % of it are available (times 1.4 that is all of it); below,
 the rest of the load goes to the next level in proportion. A member that is still connecting speaks for its level: the
 ten seconds that gRPC gives one to come up (A56) are here the time that its first connect takes to fail. A lost
-connection speaks against it at once.
+connection speaks against it at once. What carries nothing is a reserve: a retry may go there all the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.policy.endpoint import CONNECTING, IDLE, READY, Endpoint
+from sidecar.policy.endpoint import AWAITED, CONNECTING, IDLE, READY, Endpoint
 
 OVERPROVISIONING: Final = 1.4  # Envoy 140 %
 
@@ -58,3 +58,27 @@ def last_resort(tiers: Sequence[list[Endpoint]]) -> list[float]:
     """The loads where nothing is available: all on the first level that can be reached at all."""
     first = next((place for place, tier in enumerate(tiers) if tier), -1)
     return [float(place == first) for place in range(len(tiers))]
+
+
+def find_reserve(levels: Sequence[list[Endpoint]], tried: Sequence[Endpoint], near: bool, turn: int) -> Endpoint | None:
+    """A sound endpoint that is not among `tried`, on the first level that has one, or None.
+
+    With `near` it is in another zone than ours only where none else is left. The least loaded for its weight is taken;
+    of equals the one whose `turn` it is.
+    """
+    for level in levels:
+        sound = [endpoint for endpoint in level if _is_sound(endpoint) and endpoint not in tried]
+        if near:
+            sound = [endpoint for endpoint in sound if not endpoint.foreign] or sound
+        if sound:
+            first = turn % len(sound)
+            return min(sound[first:] + sound[:first], key=_load)
+    return None
+
+
+def _is_sound(endpoint: Endpoint) -> bool:
+    return _available(endpoint) and endpoint.connectivity == READY and endpoint.checkup != AWAITED
+
+
+def _load(endpoint: Endpoint) -> float:
+    return endpoint.in_flight / endpoint.weight

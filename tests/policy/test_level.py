@@ -13,7 +13,15 @@ from sidecar.http2.interface import HeaderBlock
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import ALL_CONNECTING, Cluster, Refusal
-from sidecar.policy.endpoint import CONNECTING, EJECTED, READY, TRANSIENT_FAILURE, Endpoint
+from sidecar.policy.endpoint import (
+    AWAITED,
+    CONNECTING,
+    EJECTED,
+    PROBATION,
+    READY,
+    TRANSIENT_FAILURE,
+    Endpoint,
+)
 from sidecar.policy.level import share_load
 from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import PASSING, SUSPECT, Member, Snapshot
@@ -202,3 +210,60 @@ def test_pick_first_chooses_on_the_first_level() -> None:
             cluster.set_connectivity(endpoint, READY)
         fail(cluster, level(cluster, 0)[0])
         assert cluster.pick(None, 0.0) is level(cluster, 0)[1]
+
+
+# === retries ===
+
+
+def pick_again(cluster: Cluster, *tried: Endpoint) -> Endpoint:
+    """A pick for an RPC that was at `tried`."""
+    block = HeaderBlock([(b":path", b"/pkg.Greeter/Hello"), (b"x-user", b"7")])
+    endpoint = cluster.pick(PickContext(read_request(block), tried, block), 100.0)
+    assert isinstance(endpoint, Endpoint)
+    return endpoint
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_a_retry_goes_to_the_same_level_then_to_the_next_and_only_then_where_it_was(balancer: str) -> None:
+    cluster = cluster_of(2, 2, 1, balancer=balancer)
+    ours, next_ones, last = (level(cluster, number) for number in range(3))
+    tried = [ours[0]]
+    for rest in ([ours[1]], next_ones, next_ones, last):
+        tried.append(pick_again(cluster, *tried))
+        assert tried[-1] in rest
+    assert len(set(tried)) == 5
+    assert pick_again(cluster, *tried) in ours
+
+
+def test_the_next_level_takes_retries_in_turn_and_nothing_else_while_the_first_is_sound() -> None:
+    cluster = cluster_of(1, 3)
+    only, reserve = level(cluster, 0)[0], level(cluster, 1)
+    assert Counter(pick_again(cluster, only) for _ in range(9)) == dict.fromkeys(reserve, 3)
+    assert {cluster.pick(None, 100.0) for _ in range(9)} == {only}
+
+
+def test_a_retry_goes_to_the_least_loaded_in_reserve() -> None:
+    cluster = cluster_of(1, 3)
+    busy, idle, busier = level(cluster, 1)
+    busy.in_flight, busier.in_flight = 1, 2
+    assert {pick_again(cluster, level(cluster, 0)[0]) for _ in range(5)} == {idle}
+
+
+def test_a_retry_does_not_leave_for_one_that_is_not_sound() -> None:
+    cluster = cluster_of(1, 6)
+    only, (ejected, trial, awaited, full, gone, suspect) = level(cluster, 0)[0], level(cluster, 1)
+    cluster.set_state(ejected, EJECTED, "5 failures in a row", 1.0)
+    cluster.set_state(trial, PROBATION, "its time is over", 1.0)
+    cluster.set_checkup(awaited, AWAITED, "", 1.0)
+    cluster.set_saturated(full, True)
+    fail(cluster, gone)
+    suspect.member = Member(address=suspect.address, priority=1, status=SUSPECT)
+    assert pick_again(cluster, only) is only
+
+
+def test_without_anything_to_pick_a_retry_is_told_why() -> None:
+    cluster = cluster_of(1, 1)
+    only, reserve = cluster.endpoints
+    fail(cluster, only, reserve)
+    refusal = cluster.pick(PickContext(head=None, tried=(only,)), 1.0)  # type: ignore[arg-type]
+    assert isinstance(refusal, Refusal)

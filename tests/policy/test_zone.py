@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.policy.balancer import PickContext
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import EJECTED, READY, TRANSIENT_FAILURE, Endpoint
@@ -121,3 +122,25 @@ def test_switching_it_off_gives_every_member_its_weight_back() -> None:
     cluster.reconfigure(cluster.balancer, BalancingSettings(), "a")
     assert {endpoint.worth for endpoint in cluster.endpoints} == {1.0}
     assert len(cluster.pickable) == 8
+
+
+def test_a_retry_leaves_the_zone_rather_than_go_where_it_was() -> None:
+    cluster = cluster_of("abc", settings=BalancingSettings(zone_aware=ZoneSettings(min_endpoints=1)))
+    (home,) = (endpoint for endpoint in cluster.endpoints if endpoint.member.zone == "a")
+    assert cluster.pickable == [home]
+    context = PickContext(head=None, tried=(home,))  # type: ignore[arg-type]
+    assert Counter(cluster.pick(context, 1.0) for _ in range(6)) == dict.fromkeys(cluster.endpoints[1:], 3)
+
+
+def test_a_retry_on_another_level_stays_in_the_zone_where_it_can() -> None:
+    cluster = cluster_of("a", settings=BalancingSettings(zone_aware=ZoneSettings(min_endpoints=1)))
+    zones = [("a", 0), ("b", 1), ("a", 1), ("c", 1)]
+    members = tuple(Member(address=f"10.0.0.{n}:80", zone=z, priority=p) for n, (z, p) in enumerate(zones))
+    cluster.apply(Snapshot(service="orders", members=members, source="consul"), 0.0)
+    for endpoint in cluster.endpoints:
+        cluster.set_connectivity(endpoint, READY)
+    first, far, near, farther = cluster.endpoints
+    context = PickContext(head=None, tried=(first,))  # type: ignore[arg-type]
+    assert {cluster.pick(context, 1.0) for _ in range(5)} == {near}
+    context = PickContext(head=None, tried=(first, near))  # type: ignore[arg-type]
+    assert {cluster.pick(context, 1.0) for _ in range(4)} == {far, farther}
