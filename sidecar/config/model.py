@@ -115,7 +115,8 @@ class UpstreamEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = None
     retry_budget: Annotated[BudgetSettings, Meta(description="How much of the load may be retries.")] = BudgetSettings()
     retry_throttle: Annotated[
-        ThrottleSettings | None, Meta(description="gRFC A6's tokens, beside the budget; off if unset.")
+        ThrottleSettings | None,
+        Meta(description="gRFC A6's tokens, beside the budget; if unset those of `service_config`, else as below."),
     ] = None
     faults: Annotated[
         tuple[FaultSettings, ...],

@@ -75,14 +75,19 @@ class RetryBudget:
 
 
 class RetryThrottle:
-    """The tokens of gRFC A6: retries and hedges pause while half of them or more are gone (RT-03)."""
+    """The tokens of gRFC A6: retries and hedges pause while half of them or more are gone (RT-03).
 
-    __slots__ = ("most", "ratio", "tokens")
+    With the default ratio of 1 they go down while more attempts fail than succeed. One rule is our own: RPCs that are
+    lost with one connection are one failure, since losing one instance of many proves nothing against a retry.
+    """
+
+    __slots__ = ("lost_at", "most", "ratio", "tokens")
 
     def __init__(self, settings: ThrottleSettings) -> None:
         self.most = settings.max_tokens
         self.ratio = round(settings.token_ratio, 3)  # A6 keeps three decimals
         self.tokens = float(settings.max_tokens)
+        self.lost_at = -1.0  # the instant of the newest loss
 
     @property
     def open(self) -> bool:
@@ -92,6 +97,12 @@ class RetryThrottle:
     def fail(self) -> None:
         """An attempt failed in a way that can be retried, or the endpoint asked not to retry."""
         self.tokens = max(0.0, self.tokens - 1)
+
+    def lose(self, now: float) -> None:
+        """An attempt went with its connection: those that a connection takes with it, it takes in one instant."""
+        if now != self.lost_at:
+            self.lost_at = now
+            self.fail()
 
     def succeed(self) -> None:
         """An RPC succeeded."""

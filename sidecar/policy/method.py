@@ -74,7 +74,8 @@ class MethodTable:
             own_rate = Rate(settings.rate, f"methods.{name}.rate") if settings.rate is not None else rate
             self._by_path[name.encode()] = MethodPolicy(name, merged(own, settings), own_rate)
         self.budget = RetryBudget(budget or BudgetSettings())
-        self.throttle = RetryThrottle(throttle) if throttle is not None else None
+        tokens = throttle or ThrottleSettings()
+        self.throttle = RetryThrottle(tokens) if tokens.max_tokens else None
 
     def find(self, path: bytes) -> MethodPolicy:
         """The policy of the method with this `:path`."""

@@ -120,7 +120,15 @@ class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class ThrottleSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """gRFC A6's retry throttling: a failure costs a token, and while half of them are gone nothing is retried."""
 
-    max_tokens: Annotated[int, Meta(ge=1, le=1000, description="Tokens at the start, and at most.")] = 10
+    max_tokens: Annotated[
+        int, Meta(ge=0, le=1000, description="Tokens at the start, and at most; 0 switches the throttle off.")
+    ] = 20  # gRFC A6 at most 1000, in its example 10
     token_ratio: Annotated[
-        float, Meta(ge=0.001, le=1000, description="Of a token that an RPC brings back which succeeds.")
-    ] = 0.1
+        float,
+        Meta(
+            ge=0.001,
+            le=1000,
+            description="Tokens that a success brings back: with r, retries pause while more than r/(1+r) of the"
+            " attempts fail.",
+        ),
+    ] = 1.0  # half of them; gRFC A6 0.1 in its example, a tenth of them

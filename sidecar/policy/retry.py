@@ -43,6 +43,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     step: int = 0  # of these, how many since the last pushback: it starts the backoff anew
     committed: bool = False
     timed_out: bool = False  # by its own per_try_timeout
+    lost: bool = False  # with its connection
     caller_retries: bool = False
     remaining: float | None = None  # seconds to the deadline; None: there is none
 
@@ -103,7 +104,10 @@ class RetryPolicy:
         refused = failure.pushback is not None and failure.pushback < 0
         retriable = self.retriable(failure)
         if throttle is not None and (retriable or refused):
-            throttle.fail()
+            if failure.lost:
+                throttle.lose(now)
+            else:
+                throttle.fail()
         if not retriable:
             return GiveUp(NOT_RETRIABLE)
         if failure.committed:

@@ -17,7 +17,7 @@ from sidecar.policy.cluster import Refusal
 from sidecar.policy.hedge import HedgePace
 from sidecar.policy.method import MethodTable
 from sidecar.proxy import exchange_state
-from sidecar.proxy.reason import HEDGE, STATUS
+from sidecar.proxy.reason import CONNECTION_LOST, HEDGE, STATUS
 from sidecar.proxy.relay import Relay
 from sidecar.proxy.trial import Trial
 from sidecar.proxy.wheel import Alarm
@@ -177,10 +177,11 @@ class Hedge(Alarm):
     def turns_down(self, trial: Trial, status: int, response: ResponseHead, whole: bool) -> bool:
         """The endpoint has answered. True: the answer is dropped, and another attempt runs or follows."""
         exchange = self.exchange
-        self._count(status)
+        refused = response.pushback is not None and response.pushback < 0
+        self._count(status, refused)
         if status == codes.OK or status not in self.pace.policy.codes or not whole:
             return False
-        if response.pushback is not None and response.pushback < 0:
+        if refused:
             self.stopped = True
         if self.alone and not (exchange.replayable and self._allowed()):
             return False
@@ -201,7 +202,11 @@ class Hedge(Alarm):
     def on_failure(self, why: str, status: int) -> bool:
         """An attempt ended without an answer, and was closed. True: another runs or follows."""
         exchange = self.exchange
-        self._count(status)
+        if self.throttle is not None:
+            if why == CONNECTION_LOST:
+                self.throttle.lose(exchange.engine.now)
+            else:
+                self.throttle.fail()
         self.racing = [trial for trial in self.racing if not trial.done]
         if self.racing:
             self._adopt(self.racing[0])
@@ -233,13 +238,13 @@ class Hedge(Alarm):
 
     # === inside ===
 
-    def _count(self, status: int) -> None:
-        """The tokens of gRFC A6 (RT-03)."""
+    def _count(self, status: int, refused: bool) -> None:
+        """The tokens of gRFC A6 (RT-03) for an answer; `refused`: it asks for no more attempts."""
         if self.throttle is None:
             return
         if status == codes.OK:
             self.throttle.succeed()
-        elif status in self.pace.policy.codes:
+        elif refused or status in self.pace.policy.codes:
             self.throttle.fail()
 
     def _hurry(self, pause: float) -> None:

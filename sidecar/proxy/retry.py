@@ -12,7 +12,7 @@ from sidecar.http2.interface import HeaderBlock
 from sidecar.policy.method import MethodTable
 from sidecar.policy.retry import NOT_RETRIABLE, SPENT, Failure, GiveUp, RetryPolicy
 from sidecar.proxy import exchange_state, failure
-from sidecar.proxy.reason import STATUS, TRY_TIMEOUT
+from sidecar.proxy.reason import CONNECTION_LOST, STATUS, TRY_TIMEOUT
 from sidecar.proxy.trial import Trial
 from sidecar.proxy.wheel import Alarm
 from sidecar.rpc import outcome as outcomes
@@ -87,7 +87,7 @@ class Retry(Alarm):
     def on_failure(self, why: str, status: int) -> bool:
         """The attempt ended without an answer, and was closed. True: another follows."""
         exchange = self.exchange
-        delay = self._decide(status, None, committed=not exchange.replayable, timed_out=why == TRY_TIMEOUT)
+        delay = self._decide(status, None, committed=not exchange.replayable, why=why)
         if delay is None:
             return False
         exchange.retry(why, delay)
@@ -110,8 +110,8 @@ class Retry(Alarm):
 
     # === inside ===
 
-    def _decide(self, status: int, pushback: int | None, *, committed: bool, timed_out: bool = False) -> float | None:
-        """Seconds until the next attempt, None when the failure is the answer."""
+    def _decide(self, status: int, pushback: int | None, *, committed: bool, why: str = "") -> float | None:
+        """Seconds until the next attempt, None when the failure is the answer; `why` there was no answer."""
         exchange = self.exchange
         self._give_back()  # what failed no longer counts as under way
         failure = Failure(
@@ -120,7 +120,8 @@ class Retry(Alarm):
             retries=self.made,
             step=self.step,
             committed=committed,
-            timed_out=timed_out,
+            timed_out=why == TRY_TIMEOUT,
+            lost=why == CONNECTION_LOST,
             caller_retries=exchange.head.previous_attempts > 0,
             remaining=exchange.deadline_at - exchange.engine.now if exchange.deadline_at else None,
         )

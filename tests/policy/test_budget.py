@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from sidecar.policy.budget import HedgeBudget, RetryBudget, RetryThrottle
@@ -66,6 +68,58 @@ def test_tokens_stay_between_nothing_and_their_most() -> None:
     throttle.succeed()
     assert throttle.tokens == pytest.approx(1.4)
     assert throttle.open
+
+
+def retries_while(throttle: RetryThrottle, failing: float, attempts: int, seed: int = 7) -> float:
+    """The share of failed attempts that the throttle lets be retried, while this share of all attempts fails."""
+    rng = random.Random(seed)
+    failed = allowed = 0
+    for _ in range(attempts):
+        if rng.random() < failing:
+            throttle.fail()
+            failed += 1
+            allowed += throttle.open
+        else:
+            throttle.succeed()
+    return allowed / failed
+
+
+def test_a_total_failure_costs_fewer_retries_than_half_of_the_tokens() -> None:
+    throttle = RetryThrottle(ThrottleSettings())
+    assert retries_while(throttle, 1.0, 10_000) * 10_000 == 9
+    assert throttle.most == 20
+
+
+@pytest.mark.parametrize(
+    ("failing", "least", "most"), [(0.2, 1.0, 1.0), (0.4, 0.95, 1.0), (0.6, 0.0, 0.05), (0.8, 0.0, 0.001)]
+)
+def test_retries_pause_while_more_than_half_of_the_attempts_fail(failing: float, least: float, most: float) -> None:
+    assert least <= retries_while(RetryThrottle(ThrottleSettings()), failing, 100_000) <= most
+
+
+def test_a_ratio_of_a_tenth_pauses_retries_while_more_than_an_eleventh_fails() -> None:
+    settings = ThrottleSettings(max_tokens=10, token_ratio=0.1)  # the example of gRFC A6
+    assert retries_while(RetryThrottle(settings), 0.05, 100_000) > 0.9
+    assert retries_while(RetryThrottle(settings), 0.13, 100_000) < 0.1
+
+
+def test_eleven_successes_reopen_what_a_total_failure_has_closed() -> None:
+    throttle = RetryThrottle(ThrottleSettings())
+    retries_while(throttle, 1.0, 1000)
+    seen = []
+    for _ in range(11):
+        throttle.succeed()
+        seen.append(throttle.open)
+    assert seen == [False] * 10 + [True]
+
+
+def test_rpcs_that_are_lost_with_one_connection_are_one_failure() -> None:
+    throttle = RetryThrottle(ThrottleSettings())
+    for _ in range(500):
+        throttle.lose(NOW)
+    assert throttle.tokens == 19
+    throttle.lose(NOW + 0.001)
+    assert throttle.tokens == 18
 
 
 def test_the_ratio_keeps_three_decimals() -> None:

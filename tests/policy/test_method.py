@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.http2.interface import HeaderBlock
 from sidecar.policy.method import MethodTable, build_table
-from sidecar.policy.method_settings import MethodSettings, TimeoutSettings
+from sidecar.policy.method_settings import MethodSettings, ThrottleSettings, TimeoutSettings
 from sidecar.rpc.metadata import read_request
 
 
@@ -41,6 +41,13 @@ def test_an_upstream_without_any_setting_has_no_table() -> None:
     assert build_table(MethodSettings(), {}) is None
     assert build_table(within(1), {}) is not None
     assert build_table(MethodSettings(), {"/shop.Cart/*": MethodSettings()}) is not None
+
+
+def test_retries_are_throttled_unless_the_tokens_are_set_to_none() -> None:
+    assert repr(MethodTable(MethodSettings(), {}).throttle) == "<RetryThrottle tokens=20 of 20>"
+    few = ThrottleSettings(max_tokens=4)
+    assert repr(MethodTable(MethodSettings(), {}, throttle=few).throttle) == "<RetryThrottle tokens=4 of 4>"
+    assert MethodTable(MethodSettings(), {}, throttle=ThrottleSettings(max_tokens=0)).throttle is None
 
 
 def test_a_head_remembers_its_policy_until_another_table_is_asked() -> None:

@@ -147,13 +147,16 @@ def test_the_throttle_stops_retries_at_half_of_its_tokens_and_each_success_gives
 
 
 def test_what_costs_a_token_is_a_retriable_failure_or_a_plea_not_to_retry() -> None:
-    throttle = RetryThrottle(ThrottleSettings(max_tokens=100))
+    throttle = RetryThrottle(ThrottleSettings(max_tokens=100, token_ratio=0.1))
     decided(policy(), throttle=throttle, status=codes.NOT_FOUND)
     assert throttle.tokens == 100
     decided(policy(), throttle=throttle, status=codes.NOT_FOUND, pushback=-1)
     assert throttle.tokens == 99
     decided(policy(), throttle=throttle, committed=True)
     assert throttle.tokens == 98
+    for _ in range(3):
+        decided(policy(), throttle=throttle, lost=True)
+    assert throttle.tokens == 97
 
 
 def test_no_place_in_the_budget_is_no_retry() -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from sidecar.http2.interface import Codec
 from sidecar.policy.method import MethodTable
-from sidecar.policy.method_settings import BudgetSettings, MethodSettings, RetrySettings
+from sidecar.policy.method_settings import BudgetSettings, MethodSettings, RetrySettings, ThrottleSettings
 from tests.proxy.pipe import Ear, Peer
 from tests.proxy.stage import Stage, on_loop, started
 
 HOPS = 4
 RETRY = RetrySettings(idempotent=True, max_attempts=3, backoff_base=0.01, backoff_max=0.01)
 GENEROUS = BudgetSettings(ratio=1.0, floor=1000)  # so that ownership alone is what holds the load down
+UNTHROTTLED = ThrottleSettings(max_tokens=0)  # likewise
 
 
 class Tree:
@@ -59,9 +60,14 @@ class Tree:
                 peer.respond(ear, *fields, end=True)
 
 
-async def planted(codec: type[Codec], budget: BudgetSettings, forwarding: bool = True) -> Tree:
+async def planted(
+    codec: type[Codec],
+    budget: BudgetSettings | None = None,
+    throttle: ThrottleSettings | None = UNTHROTTLED,
+    forwarding: bool = True,
+) -> Tree:
     stages = [
-        await started(codec, servers=2, methods=MethodTable(MethodSettings(retry=RETRY), {}, budget))
+        await started(codec, servers=2, methods=MethodTable(MethodSettings(retry=RETRY), {}, budget, throttle))
         for _ in range(HOPS)
     ]
     tree = Tree(stages, forwarding)
@@ -91,6 +97,17 @@ async def test_the_budget_holds_the_leaf_below_a_fifth_more_than_was_offered(cod
     await tree.settle(1.0)
     assert {call.status for call in calls} == {14}
     assert len(calls) < tree.leaf <= 1.2 * len(calls)
+
+
+@on_loop
+async def test_with_shipped_settings_the_leaf_sees_a_fifth_more_at_most_though_the_apps_pass_nothing_on(
+    codec: type[Codec],
+) -> None:
+    tree = await planted(codec, throttle=None, forwarding=False)
+    calls = [tree.apps[0].call(end=True) for _ in range(200)]
+    await tree.settle(2.0)
+    assert {call.status for call in calls} == {14}
+    assert len(calls) < tree.leaf <= len(calls) + 9 * HOPS <= 1.2 * len(calls)
 
 
 @on_loop

@@ -246,6 +246,25 @@ async def test_the_throttle_of_retries_stops_hedges(codec: type[Codec]) -> None:
     assert stage.metrics.hedges_suppressed == {"throttle": 1}
 
 
+@pytest.mark.parametrize("end", ["a status in codes", "a plea for no more", "a reset", "a fatal status"])
+@on_loop
+async def test_a_token_is_the_price_of_every_failure_but_a_fatal_status(codec: type[Codec], end: str) -> None:
+    table = methods()
+    stage, _ = await called(codec, methods=table)
+    ((peer, ear),) = requests(stage)
+    if end == "a status in codes":
+        peer.respond(ear, UNAVAILABLE, end=True)
+    elif end == "a plea for no more":
+        peer.respond(ear, (b"grpc-status", b"5"), (b"grpc-retry-pushback-ms", b"-1"), end=True)
+    elif end == "a reset":
+        ear.cancel(h2.INTERNAL_ERROR)
+    else:
+        peer.respond(ear, (b"grpc-status", b"5"), end=True)
+    await stage.run()
+    assert table.throttle is not None
+    assert table.throttle.tokens == (20 if end == "a fatal status" else 19)
+
+
 @on_loop
 async def test_a_request_that_is_not_all_here_is_not_hedged(codec: type[Codec]) -> None:
     stage = await started(codec, servers=3, methods=methods())

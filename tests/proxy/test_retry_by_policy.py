@@ -427,6 +427,62 @@ async def test_the_throttle_stops_retries_and_tells_the_caller(codec: type[Codec
     assert stage.metrics.retries_suppressed == {"throttle": 1}
 
 
+async def answer_all(stage: Stage, *fields: tuple[bytes, bytes]) -> int:
+    """Every request that a server holds is answered alike; how many those were."""
+    held = live(stage)
+    for peer, ear in held:
+        peer.respond(ear, *fields, end=True)
+    await stage.run()
+    return len(held)
+
+
+@on_loop
+async def test_a_total_failure_costs_nine_retries_by_default_and_successes_bring_them_back(
+    codec: type[Codec],
+) -> None:
+    stage = await started(codec, servers=3, methods=methods(BudgetSettings(ratio=1.0, floor=1000)))
+    app = stage.app()
+    await stage.run()
+    executed = 0
+    for _ in range(10):
+        calls = [app.call(end=True) for _ in range(20)]
+        await stage.run()
+        while not all(call.ended for call in calls):
+            executed += await answer_all(stage, UNAVAILABLE)
+            await stage.advance(0.5)
+    assert executed == 200 + 9
+    assert stage.metrics.retries == {"unavailable": 9}
+    calls = [app.call(end=True) for _ in range(12)]  # the next failure costs a token before it is asked about
+    await stage.run()
+    await answer_all(stage, (b"grpc-status", b"0"))
+    call = app.call(end=True)
+    await stage.run()
+    assert await answer_all(stage, UNAVAILABLE) == 1
+    await stage.advance(0.5)
+    assert await answer_all(stage, (b"grpc-status", b"0")) == 1
+    assert call.status == 0
+    assert stage.leaks() == []
+
+
+@on_loop
+async def test_all_rpcs_that_were_on_a_lost_connection_are_tried_again(codec: type[Codec]) -> None:
+    stage = await started(codec, servers=2, methods=methods(BudgetSettings(ratio=1.0, floor=1000)))
+    app = stage.app()
+    await stage.run()
+    calls = [app.call(end=True) for _ in range(80)]
+    await stage.run()
+    lost = stage.servers[0].connections[0]
+    on_it = len([ear for peer, ear in live(stage) if peer is lost])
+    assert on_it > 20, "more than there are tokens"
+    lost.hang_up()
+    await stage.run()
+    await stage.advance(0.5)
+    await answer_all(stage, (b"grpc-status", b"0"))
+    assert [call.status for call in calls] == [0] * 80
+    assert stage.metrics.retries == {"connection_lost": on_it}
+    assert stage.metrics.retries_suppressed == {}
+
+
 @on_loop
 async def test_a_caller_that_retries_itself_owns_the_retries(codec: type[Codec]) -> None:
     """One owner per call tree (F7)."""
