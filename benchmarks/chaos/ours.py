@@ -12,18 +12,12 @@ from benchmarks.subject import Job, Subject
 
 # The counterpart of `envoy.RETRY_POLICY`; attempts, backoff and budget are the defaults, which are Envoy's numbers.
 RETRIES: dict[str, Any] = {"retry": {"codes": ["UNAVAILABLE", "INTERNAL"], "per_try_timeout": "400ms"}}
-THROTTLE: dict[str, Any] = {"retry_throttle": {}}
+IDEMPOTENT: dict[str, Any] = {"retry": {"idempotent": True}}  # what opting in takes, and nothing else
+UNTHROTTLED: dict[str, Any] = {"retry_throttle": {"max_tokens": 0}}  # so that the budget alone is what holds them down
 HEDGING: dict[str, Any] = {"hedge": {}}
 
-# What the default of retry_budget promises: a fifth of what is offered, and ten a second beside it.
-LIMIT = 1.2  # executions per RPC
-FLOOR = 10.0  # retries per second
-SAVED = 2.0  # seconds over which both are counted, and so may have been saved up before an outage
-
-
-def most_executions(rate: float, outage: float) -> float:
-    """Executions per RPC offered at `rate` in an outage of so many seconds, at the most."""
-    return 1 + (LIMIT - 1 + FLOOR / rate) * (1 + SAVED / outage)
+LIMIT = 1.2  # executions per RPC offered, at most, while everything fails
+FLOOR = 3  # retries beside that, whatever was offered: `retry_budget.floor`
 
 
 def config(job: Job, upstream: dict[str, Any]) -> dict[str, Any]:
