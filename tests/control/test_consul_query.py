@@ -408,16 +408,26 @@ def test_an_instance_without_a_port_cannot_be_dialled_and_is_left_out() -> None:
     assert members(entry("a", 0)) == ()
 
 
+IN_Z2 = {"Locality": {"Region": "r", "Zone": "z2"}}
+ON_Z4 = {
+    "Node": {"Node": "n", "Address": "10.0.0.9", "Locality": {"Region": "r", "Zone": "z3"}, "Meta": {"zone": "z4"}}
+}
+
+
 @pytest.mark.parametrize(
     ("more", "zone"),
     [
-        ({"Meta": {"zone": "z1"}}, "z1"),
-        ({"Locality": {"Region": "r", "Zone": "z2"}, "Meta": {"zone": "z1"}}, "z2"),
-        ({"Node": {"Node": "n", "Address": "10.0.0.9", "Meta": {"zone": "z3"}}}, "z3"),
+        ({"Meta": {"zone": "z1"}, **IN_Z2, **ON_Z4}, "z1"),
+        ({"Meta": {"zone": ""}, **IN_Z2, **ON_Z4}, "z2"),
+        (ON_Z4, "z3"),
+        ({"Node": {"Node": "n", "Address": "10.0.0.9", "Meta": {"zone": "z4"}}}, "z4"),
+        ({"Locality": None, "Meta": None}, ""),
         ({}, ""),
     ],
 )
-def test_the_zone_is_the_most_specific_one_known(more: dict[str, Any], zone: str) -> None:
+def test_the_zone_is_in_the_metadata_of_the_instance_else_its_locality_else_that_of_its_node(
+    more: dict[str, Any], zone: str
+) -> None:
     assert members(entry("a", 1, **more))[0].zone == zone
 
 

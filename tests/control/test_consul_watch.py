@@ -27,7 +27,7 @@ ALL = DiscoverySettings()
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
-    with ConsulAgent(tmp_path_factory.mktemp("consul")) as agent:
+    with ConsulAgent(tmp_path_factory.mktemp("consul"), "-node-meta=zone:z9") as agent:
         yield agent
 
 
@@ -125,6 +125,16 @@ def test_weights_meta_tags_and_the_warning_weight_arrive(agent: ConsulAgent) -> 
         assert scene.cluster.endpoints[0].member.status == WARNING
 
     watching(agent, "rich", body)
+
+
+def test_an_instance_that_states_no_zone_is_in_that_of_its_node(agent: ConsulAgent) -> None:
+    async def body(scene: Scene) -> None:
+        scene.register("quiet", 3101)
+        scene.register("own", 3102, Meta={"zone": "z1"})
+        await scene.has(3101, 3102)
+        assert [endpoint.member.zone for endpoint in scene.cluster.endpoints] == ["z9", "z1"]
+
+    watching(agent, "zoned", body)
 
 
 def test_tags_and_filter_choose(agent: ConsulAgent) -> None:
