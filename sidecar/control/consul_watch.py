@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.control.consul_client import Answer, ConsulClient
 from sidecar.control.registry import RegistryDenied, RegistryError
-from sidecar.control.selection import takes
+from sidecar.control.selection import describe, takes
 from sidecar.control.settings import ConsulSettings, Selection
 from sidecar.policy.snapshot import PASSING, WARNING, Member, Snapshot
 from sidecar.telemetry.metrics import RegistryMetrics
@@ -120,6 +121,7 @@ class BlockingQuery:
         self._idle = TokenBucket(IDLE_BURST, IDLE_RATE)
         self._moved = TokenBucket(MOVED_BURST, MOVED_RATE)
         self._pause = 0.0
+        self._unfit = 0  # healthy instances that Consul left out by tags and filter, as of `index`
 
     async def next(self) -> Snapshot:
         """The membership at the next index, or the same one confirmed. Raises RegistryError."""
@@ -150,22 +152,43 @@ class BlockingQuery:
         bucket = self._moved if moved else self._idle
         self._pause = 0.0 if waited_out else bucket.take(now)
         self.index = follow_index(self.index, index)
-        return snapshot_of(self.service, entries, index, self.discovery)
+        snapshot = snapshot_of(self.service, entries, index, self.discovery)
+        if snapshot.members or snapshot.left_out:
+            return snapshot
+        if moved:
+            self._unfit = await self._count_unfit()
+        return replace(snapshot, left_out=self._unfit)
 
     def _params(self) -> list[tuple[str, str]]:
         """No `passing` here: the critical ones are left out by us, so that maintenance can be told from absence."""
-        params = [("wait", f"{round(self.settings.wait * 1000)}ms")]
+        params = [("wait", f"{round(self.settings.wait * 1000)}ms"), *self._place()]
         if self.index:
             params.append(("index", str(self.index)))
-        if self.settings.consistency == "stale":
-            params.append(("stale", ""))
-        datacenter = self.discovery.datacenter or self.settings.datacenter
-        if datacenter:
-            params.append(("dc", datacenter))
         params += [("tag", tag) for tag in self.discovery.tags]
         if self.discovery.filter:
             params.append(("filter", self.discovery.filter))
         return params
+
+    def _place(self) -> list[tuple[str, str]]:
+        """Whom to ask, whatever is asked."""
+        params = [("stale", "")] if self.settings.consistency == "stale" else []
+        datacenter = self.discovery.datacenter or self.settings.datacenter
+        return [*params, ("dc", datacenter)] if datacenter else params
+
+    async def _count_unfit(self) -> int:
+        """How many healthy instances there are whatever their tags. Asked once where none fits: Consul does not say.
+
+        It is only for the reader of a refusal, so a failure counts none and leaves the answer as good as it was.
+        """
+        if not self.discovery.tags and not self.discovery.filter:
+            return 0
+        try:
+            what = f"list all instances of {self.service}"
+            answer = await self.client.get(what, f"/v1/health/service/{self.service}", self._place())
+            everybody = Selection(passing_only=self.discovery.passing_only)
+            return len(snapshot_of(self.service, self._decode(answer), 0, everybody).members)
+        except RegistryError:
+            return 0
 
     def _decode(self, answer: Answer) -> HealthAnswer:
         try:
@@ -219,7 +242,15 @@ def snapshot_of(service: str, entries: HealthAnswer, index: int, selection: Sele
                 members[member.address] = member
     ordered = tuple(members[address] for address in sorted(members))
     out = tuple(sorted(withdrawn - members.keys()))
-    return Snapshot(service=service, members=ordered, source="consul", index=index, withdrawn=out, left_out=left_out)
+    return Snapshot(
+        service=service,
+        members=ordered,
+        source="consul",
+        index=index,
+        withdrawn=out,
+        left_out=left_out,
+        wanted=describe(selection),
+    )
 
 
 def member_of(entry: HealthEntry) -> Member | None:

@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError, UnknownRegistration
-from sidecar.control.selection import takes
+from sidecar.control.selection import describe, takes
 from sidecar.control.settings import FileSettings, Selection
 from sidecar.control.small_file import replace_file
 from sidecar.policy.snapshot import PASSING, WARNING, Member, Snapshot
@@ -221,7 +221,8 @@ class FolderReader:
                 else:
                     left_out += 1
         ordered = tuple(members[address] for address in sorted(members))
-        return Snapshot(service=self.service, members=ordered, source="file", left_out=left_out)
+        wanted = describe(discovery)
+        return Snapshot(service=self.service, members=ordered, source="file", left_out=left_out, wanted=wanted)
 
     def _look(self, path: Path, now: float) -> SeenFile | None:
         """The file as it is now; None when it vanished meanwhile."""

@@ -96,6 +96,7 @@ class Levels:
             source=known[0].source,
             index=known[0].index,
             left_out=sum(snapshot.left_out for snapshot in known),
+            wanted=" or ".join(dict.fromkeys(snapshot.wanted for snapshot in known if snapshot.left_out)),
         )
         change = self.cluster.apply(merged, now)
         self._confirm()

@@ -14,3 +14,15 @@ def takes(selection: Selection, member: Member) -> bool:
     if not set(selection.tags).issubset(member.tags):
         return False
     return all(member.meta.get(key) == value for key, value in selection.meta.items())
+
+
+def describe(selection: Selection) -> str:
+    """What `selection` asks for, to complete "none has ..."; empty: it asks for nothing."""
+    parts = []
+    if selection.tags:
+        parts.append(f"the {'tag' if len(selection.tags) == 1 else 'tags'} {', '.join(selection.tags)}")
+    if selection.meta:
+        parts.append(f"{', '.join(f'{key}={value}' for key, value in selection.meta.items())} in its metadata")
+    if selection.filter:
+        parts.append(f"what the filter `{selection.filter}` asks for")
+    return " and ".join(parts)

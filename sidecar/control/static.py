@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError
-from sidecar.control.selection import takes
+from sidecar.control.selection import describe, takes
 from sidecar.control.settings import Selection
 from sidecar.policy.snapshot import Member, Snapshot
 
@@ -30,7 +30,8 @@ class StaticRegistry(Registry):
         """The one snapshot, then silence. `tags` and `meta` are honoured; the rest of `discovery` is for registries."""
         members = tuple(member for member in self.members if takes(discovery, member))
         left_out = len(self.members) - len(members)
-        yield Snapshot(service=service, members=members, source=self.name, left_out=left_out)
+        wanted = describe(discovery)
+        yield Snapshot(service=service, members=members, source=self.name, left_out=left_out, wanted=wanted)
         await asyncio.Event().wait()
 
     async def close(self) -> None:

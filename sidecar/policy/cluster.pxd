@@ -18,6 +18,7 @@ cdef class Cluster:
     cdef public str source
     cdef public long long index
     cdef public long left_out
+    cdef public str wanted
     cdef public double confirmed_at
     cdef public bint registry_up
     cdef public str registry_detail

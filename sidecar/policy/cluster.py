@@ -96,6 +96,7 @@ class Cluster:
         self.source: str = ""  # of the newest snapshot; empty: none yet
         self.index: int = 0
         self.left_out: int = 0  # healthy instances that are not among those the upstream takes
+        self.wanted: str = ""  # what they lack, in words
         self.confirmed_at: float = 0.0  # when the registry last confirmed the membership
         self.registry_up: bool = False
         self.registry_detail: str = "not asked yet"
@@ -134,6 +135,7 @@ class Cluster:
         self.source = snapshot.source
         self.index = snapshot.index
         self.left_out = snapshot.left_out
+        self.wanted = snapshot.wanted
         self.confirmed_at = now
         change = Change(tuple(added), tuple(removed))
         for observer in self.on_members:
@@ -335,8 +337,8 @@ class Cluster:
             return Refusal(NEVER_DISCOVERED, f"{name}: the registry has not answered yet ({self.registry_detail})")
         total = len(self.endpoints)
         if not total and self.left_out:
-            text = f"{name}: none of the {self.left_out} instance(s) that {self.source} lists has the tags and metadata"
-            return Refusal(SUBSET_MISS, f"{text} that discovery asks for")
+            text = f"{name}: none of the {self.left_out} healthy instance(s) that {self.source} lists has {self.wanted}"
+            return Refusal(SUBSET_MISS, f"{text}, as discovery asks")
         if not total:
             return Refusal(NO_MEMBERS, f"{name}: {self.source} lists no healthy instance of it")
         saturated = sum(e.saturated and e.connectivity == READY for e in self.endpoints)

@@ -28,7 +28,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """The full membership of `service` at one index. `source` says who told us: consul, file, static or cache.
 
     `withdrawn` are addresses that the registry knows but says are out on purpose (maintenance): believed at once.
-    `left_out` counts healthy instances that are not among those the upstream takes.
+    `left_out` counts healthy instances that are not among those the upstream takes; `wanted` says in words what they
+    lack.
     """
 
     service: str
@@ -37,3 +38,4 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     index: int = 0
     withdrawn: tuple[str, ...] = ()
     left_out: int = 0
+    wanted: str = ""

@@ -130,6 +130,46 @@ def test_an_agent_that_does_not_block_is_not_hammered() -> None:
 # === what is asked ===
 
 
+def two_answers(first: web.Response, second: web.Response) -> tuple[Snapshot, FakeAgent]:
+    """What the first two answers of an agent come to, for who asks for a tag in another datacenter."""
+    found: list[Snapshot] = []
+
+    async def body(_: FakeAgent, registry: ConsulRegistry) -> None:
+        choice = DiscoverySettings(datacenter="dc2", tags=("canary", "eu"), passing_only=True)
+        found.append(await anext(registry.watch("orders", choice)))
+
+    agent = asked(series(first, second), body)
+    return found[0], agent
+
+
+def test_where_no_instance_has_the_tags_it_asks_once_how_many_there_are() -> None:
+    warning = entry("c", 3, Checks=[{"CheckID": "c", "Status": "warning"}])
+    found, agent = two_answers(listed(index=7), listed(entry("a", 1), entry("b", 2), warning, index=7))
+    assert (found.members, found.left_out, found.wanted) == ((), 2, "the tags canary, eu")
+    first, second = agent.requests
+    assert "tag" in first.query
+    assert dict(second.query) == {"dc": "dc2", "stale": ""}
+
+
+def test_a_failure_to_learn_how_many_there_are_leaves_the_answer_as_good_as_it_was() -> None:
+    found, agent = two_answers(listed(index=7), web.Response(status=500))
+    assert (found.members, found.left_out, len(agent.requests)) == ((), 0, 2)
+
+
+def test_it_asks_for_nobody_else_while_somebody_fits() -> None:
+    found, agent = two_answers(listed(entry("a", 1, Tags=["eu", "canary"]), index=7), web.Response(status=500))
+    assert (len(found.members), found.left_out, len(agent.requests)) == (1, 0, 1)
+
+
+def test_it_asks_for_nobody_else_again_before_the_index_moves() -> None:
+    async def body(_: FakeAgent, registry: ConsulRegistry) -> None:
+        watch = registry.watch("orders", DiscoverySettings(tags=("canary",)))
+        assert [(await anext(watch)).left_out for _ in range(3)] == [1, 1, 0]
+
+    agent = asked(series(listed(index=7), listed(entry("a", 1)), listed(index=7), listed(index=8), listed()), body)
+    assert ["tag" in request.query for request in agent.requests] == [True, False, True, True, False]
+
+
 def test_a_query_states_all_that_was_configured() -> None:
     async def body(_: FakeAgent, registry: ConsulRegistry) -> None:
         discovery = DiscoverySettings(datacenter="dc2", tags=("v2", "eu"), filter='Service.Meta.v == "2"')

@@ -14,7 +14,7 @@ from sidecar.control.consul import ConsulRegistry
 from sidecar.control.levels import Levels
 from sidecar.control.settings import ConsulSettings, DiscoverySettings, RegistrySettings, Selection
 from sidecar.control.watch import Watch
-from sidecar.policy.cluster import SUBSET_MISS, Cluster
+from sidecar.policy.cluster import NO_MEMBERS, SUBSET_MISS, Cluster
 from sidecar.policy.endpoint import READY, TRANSIENT_FAILURE, Endpoint
 from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.snapshot import WARNING
@@ -184,6 +184,30 @@ def test_instances_without_the_metadata_asked_for_are_counted_as_left_out(agent:
         await eventually(lambda: scene.cluster.explain().reason == SUBSET_MISS, "the miss is named")
 
     watching(agent, "missed", body, DiscoverySettings(meta={"version": "v2"}))
+
+
+@pytest.mark.parametrize(
+    ("service", "discovery", "wanted"),
+    [
+        ("untagged", DiscoverySettings(tags=("canary",)), "the tag canary"),
+        ("unfit", DiscoverySettings(filter='Service.Meta.tier == "gold"'), "what the filter `"),
+    ],
+)
+def test_nobody_with_the_tag_is_told_apart_from_nobody_at_all(
+    agent: ConsulAgent, service: str, discovery: DiscoverySettings, wanted: str
+) -> None:
+    async def body(scene: Scene) -> None:
+        def reason() -> str:
+            return scene.cluster.explain().reason
+
+        await eventually(lambda: reason() == NO_MEMBERS, "nobody is there")
+        scene.register(f"{service}-plain", 4651)
+        await eventually(lambda: reason() == SUBSET_MISS, "the miss is named")
+        assert f"none of the 1 healthy instance(s) that consul lists has {wanted}" in scene.cluster.explain().text
+        agent.deregister(f"{service}-plain")
+        await eventually(lambda: reason() == NO_MEMBERS, "nobody is there again")
+
+    watching(agent, service, body, discovery)
 
 
 def test_a_datacenter_that_does_not_exist_is_said_so(agent: ConsulAgent) -> None:

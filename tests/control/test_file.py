@@ -134,6 +134,7 @@ def test_metadata_chooses_and_who_lacks_it_is_counted(tmp_path: Path) -> None:
         asyncio.run(scene.registry.register(instance(name, port, meta=meta), WELL))
     found = scene.reader().read(DiscoverySettings(meta={"version": "v2"}))
     assert (addresses(found), found.left_out) == (["127.0.0.1:2"], 2)
+    assert found.wanted == "version=v2 in its metadata"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"service": 1}', b"\xff\xfe", b"[]"])

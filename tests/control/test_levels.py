@@ -17,9 +17,9 @@ from tests.control.test_watch import ScriptedRegistry, ShortDice
 from tests.control.waiting import eventually, running
 
 
-def answer(*addresses: str, index: int = 1, left_out: int = 0) -> Snapshot:
+def answer(*addresses: str, index: int = 1, left_out: int = 0, wanted: str = "") -> Snapshot:
     members = tuple(Member(address=address) for address in addresses)
-    return Snapshot(service="orders", members=members, source="consul", index=index, left_out=left_out)
+    return Snapshot(service="orders", members=members, source="consul", index=index, left_out=left_out, wanted=wanted)
 
 
 def made(count: int, subset_size: int | None = None) -> tuple[Cluster, Levels]:
@@ -99,12 +99,20 @@ def test_a_subset_is_taken_of_each_level_and_stays_the_same() -> None:
 
 def test_instances_that_all_lack_what_is_asked_for_have_a_refusal_of_their_own() -> None:
     cluster, levels = made(1)
-    levels.levels[0].apply(answer(left_out=3), 1.0)
+    levels.levels[0].apply(answer(left_out=3, wanted="the tag canary"), 1.0)
     refusal = cluster.explain()
     assert refusal.reason == SUBSET_MISS and not refusal.worth_waiting
     assert refusal.text == (
-        "orders: none of the 3 instance(s) that consul lists has the tags and metadata that discovery asks for"
+        "orders: none of the 3 healthy instance(s) that consul lists has the tag canary, as discovery asks"
     )
+
+
+def test_what_no_level_finds_is_said_of_each() -> None:
+    cluster, levels = made(3)
+    levels.levels[0].apply(answer(left_out=3, wanted="the tag canary"), 1.0)
+    levels.levels[1].apply(answer(left_out=2, wanted="the tag next"), 1.0)
+    levels.levels[2].apply(answer(), 1.0)
+    assert "5 healthy instance(s) that consul lists has the tag canary or the tag next," in cluster.explain().text
 
 
 # === with watches ===
