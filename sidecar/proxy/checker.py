@@ -228,19 +228,17 @@ class Checker(Alarm):
         self.dispatch.cluster.set_checkup(self.pool.endpoint, self.checkup.verdict, text, self.engine.now)
 
     def _announce(self, text: str) -> None:
-        """Log it and note it, but not a first pass: that is how it should be."""
-        name, endpoint, failed = self.dispatch.name, self.pool.endpoint, self.checkup.verdict == FAILED
-        if failed:
-            log.warning(
-                "%s: %s fails its health check: %s; it is spared while others pass", name, endpoint.address, text
-            )
+        """Make it known, but not a first pass: that is how it should be."""
+        endpoint = self.pool.endpoint
+        if self.checkup.verdict == FAILED:
+            self._note(CHECK_FAILED, f"fails its health check: {text}; it is spared while others pass")
         elif endpoint.checkup == FAILED:
-            log.info("%s: %s passes its health check again: %s", name, endpoint.address, text)
-        else:
-            return
-        kind = CHECK_FAILED if failed else CHECK_PASSED
-        event = Event(at=self.engine.now, endpoint=endpoint.address, kind=kind, reason="health_check", text=text)
-        self.dispatch.cluster.events.append(event)
+            self._note(CHECK_PASSED, f"passes its health check again: {text}")
+
+    def _note(self, kind: str, what: str) -> None:
+        address = self.pool.endpoint.address
+        text = f"{address} {what}"
+        self.dispatch.note(Event(at=self.engine.now, endpoint=address, kind=kind, reason="health_check", text=text))
 
     def __repr__(self) -> str:
         return f"<Checker {self.pool.endpoint.address} {self.checkup!r} {'asking' if self._check else 'waiting'}>"

@@ -1,6 +1,6 @@
 """Ejection's hands in the data path: its timer, its log lines, its counters. Who is ejected, `policy.ejection` says.
 
-It also writes down when an endpoint cannot be reached, and when it can again: that puts it out by connectivity alone.
+It also writes down what else puts an endpoint out and brings it back: that it cannot be reached, and its health checks.
 It ends with its dispatch.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sidecar.proxy")
 
-_LEVELS: Final = {kinds.EJECTED: logging.WARNING, kinds.UNREACHABLE: logging.WARNING}
+_WARNINGS: Final = (kinds.EJECTED, kinds.UNREACHABLE, kinds.CHECK_FAILED)
 
 
 class Ejector:
@@ -63,7 +63,8 @@ class Ejector:
             fields["reason"] = event.reason
         if event.withheld:
             fields["withheld"] = event.withheld
-        log.log(_LEVELS.get(event.kind, logging.INFO), "%s: %s", dispatch.name, event.text, extra=fields)
+        level = logging.WARNING if event.kind in _WARNINGS else logging.INFO
+        log.log(level, "%s: %s", dispatch.name, event.text, extra=fields)
         self._set_alarm()
 
     def note_unreachable(self, endpoint: Endpoint, error: str, delay: float) -> None:

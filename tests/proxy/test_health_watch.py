@@ -30,12 +30,34 @@ async def test_watch_is_one_stream_on_which_every_word_counts_at_once(codec: typ
     assert [len(server.requests) for server in stage.servers] == [1, 1, 1]
     assert stage.verdicts == [PASSED] * 3
     assert stage.checks == {"passed": 5, "denied": 2}
-    kinds = [(event.kind, event.text) for event in stage.cluster.events]
-    assert kinds == [
-        (CHECK_FAILED, "gRPC health: NOT_SERVING"),
-        (CHECK_PASSED, "gRPC health: SERVING"),
-        (CHECK_FAILED, "gRPC health: SERVICE_UNKNOWN"),
-        (CHECK_PASSED, "gRPC health: SERVING"),
+    address = first.address
+    failed, spared = f"{address} fails its health check: gRPC health:", "; it is spared while others pass"
+    passed = f"{address} passes its health check again: gRPC health: SERVING"
+    assert [(event.kind, event.text) for event in stage.cluster.events] == [
+        (CHECK_FAILED, f"{failed} NOT_SERVING{spared}"),
+        (CHECK_PASSED, passed),
+        (CHECK_FAILED, f"{failed} SERVICE_UNKNOWN{spared}"),
+        (CHECK_PASSED, passed),
+    ]
+
+
+@on_loop
+async def test_a_verdict_that_turns_is_logged_with_the_fields_of_every_event(
+    codec: type[Codec], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sidecar.proxy")
+    stage = await clinic(codec, WATCH)
+    for status in (SERVING, NOT_SERVING, SERVING):
+        say(stage.server, status)
+        await stage.run()
+    told = [
+        (record.levelname, record.event, record.upstream, record.endpoint, record.reason)
+        for record in caplog.records
+        if getattr(record, "event", "").startswith("endpoint_check")
+    ]
+    assert told == [
+        ("WARNING", "endpoint_check_failed", "greeter", ADDRESS, "health_check"),
+        ("INFO", "endpoint_check_passed", "greeter", ADDRESS, "health_check"),
     ]
 
 
