@@ -53,7 +53,7 @@ class Judge:
         """The verdict on one attempt that took `seconds`."""
         standing = endpoint.standing
         assert standing is not None
-        if blame == outcomes.NOBODY:
+        if blame in (outcomes.NOBODY, outcomes.OURS):
             return MUTE
         if blame == outcomes.LOCAL:
             if now - standing.lost_at < SAME_LOSS:

@@ -11,7 +11,7 @@ from sidecar.proxy.upstream cimport UpstreamConnection
 from sidecar.telemetry.metrics cimport UpstreamMetrics
 
 cdef StreamSink DEAF
-cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED, _REMOTE
+cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED, _REMOTE, _OURS
 
 
 cdef class Attempt(StreamSink):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from sidecar.http2.constants import CANCEL, NO_ERROR
 from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
 from sidecar.proxy import failure
+from sidecar.proxy.wheel import OVERSLEPT
 from sidecar.rpc.load_report import find_report
-from sidecar.rpc.outcome import CANCELLED, LOCAL, NOBODY, OUTCOME_NAMES, REFUSED, REMOTE, SUCCESS
+from sidecar.rpc.outcome import CANCELLED, LOCAL, NOBODY, OURS, OUTCOME_NAMES, REFUSED, REMOTE, SUCCESS
 from sidecar.rpc.status import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
 from sidecar.telemetry.metrics import UpstreamMetrics, bump
 from sidecar.telemetry.record import AttemptRecord
@@ -22,15 +23,12 @@ if TYPE_CHECKING:
     from sidecar.proxy.exchange import Exchange
     from sidecar.proxy.upstream import UpstreamConnection
 
-# A deadline noticed so much after it passed was slept through, by the process or by its machine; the answer may be here
-# already, unread. Seconds.
-OVERSLEPT: Final = 0.1
-
 # Numbers of its own, so that the compiled form compares without objects; there they are not seen from outside.
 _SUCCESS: Final = SUCCESS
 _CANCELLED: Final = CANCELLED
 _RESOURCE_EXHAUSTED: Final = RESOURCE_EXHAUSTED
 _REMOTE: Final = REMOTE
+_OURS: Final = OURS
 
 
 class Attempt(StreamSink):
@@ -199,7 +197,10 @@ class Attempt(StreamSink):
             self._count_foreign(metrics)
         # What the balancer learns is how long the endpoint took to answer; how long a stream then lasts says nothing.
         balancer = self.exchange.dispatch.cluster.balancer
-        balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
+        if blame == _OURS:
+            balancer.done(endpoint, _CANCELLED, 0.0, now)  # nor does how long we slept
+        else:
+            balancer.done(endpoint, outcome, (self.answered_at or now) - self.asked_at, now)
         if status == _RESOURCE_EXHAUSTED and outcome != _CANCELLED:
             balancer.push_back(endpoint, 0.0, now)
         ejection = self.exchange.dispatch.ejection
@@ -228,7 +229,7 @@ class Attempt(StreamSink):
             return NOBODY
         deadline_at = self.exchange.deadline_at
         if status == DEADLINE_EXCEEDED and deadline_at and now - deadline_at > OVERSLEPT:
-            return NOBODY
+            return OURS
         return LOCAL if self.local else REMOTE
 
     def record(self) -> AttemptRecord:

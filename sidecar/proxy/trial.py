@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.http2.interface import HeaderBlock, Stream
 from sidecar.proxy.attempt import Attempt
-from sidecar.proxy.wheel import Alarm
+from sidecar.proxy.wheel import OVERSLEPT, Alarm
 from sidecar.rpc.metadata import NO_STATUS, ResponseHead, read_response, status_of_answer
+from sidecar.rpc.outcome import OURS, TIMEOUT
 
 if TYPE_CHECKING:
     from sidecar.policy.endpoint import Endpoint
@@ -71,7 +72,7 @@ class Patience(Alarm):
 class Trial(Attempt):
     """One attempt of an RPC that has a recourse."""
 
-    __slots__ = ("patience", "recourse", "withheld")
+    __slots__ = ("due_at", "patience", "recourse", "withheld")
 
     def __init__(
         self,
@@ -86,13 +87,15 @@ class Trial(Attempt):
         self.recourse = recourse
         self.withheld: HeaderBlock | None = None  # the head of an answer of which nothing else is known
         self.patience: Patience | None = None
+        self.due_at = 0.0  # when that is over; 0: it has never begun
 
     def give(self, seconds: float) -> None:
         """So long it may stay as it is from now on."""
         if self.patience is None:
             self.patience = Patience(self)
         engine = self.exchange.engine
-        engine.set_alarm(self.patience, engine.now + seconds)
+        self.due_at = engine.now + seconds
+        engine.set_alarm(self.patience, self.due_at)
 
     def open(self, stream: Stream) -> None:
         super().open(stream)
@@ -173,3 +176,8 @@ class Trial(Attempt):
         self.rest()
         self.patience = self.withheld = None
         super().close(outcome, status, detail)
+
+    def _blame(self, outcome: int, status: int, now: float) -> int:
+        if outcome == TIMEOUT and not self.answered_at and self.due_at and now - self.due_at > OVERSLEPT:
+            return OURS
+        return super()._blame(outcome, status, now)

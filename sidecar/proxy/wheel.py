@@ -12,6 +12,9 @@ import logging
 log = logging.getLogger("sidecar.proxy")
 
 TICK = 0.001  # seconds; the deadline of an RPC must be answered within 10 ms (GR-43)
+# A deadline or timeout noticed so much after it passed was slept through, by the process or by its machine; the answer
+# may be here already, unread. Seconds.
+OVERSLEPT = 0.1
 
 
 class Alarm:

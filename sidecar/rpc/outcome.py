@@ -18,6 +18,7 @@ OUTCOME_NAMES: Final = ("success", "failure", "timeout", "reset", "refused", "ca
 NOBODY: Final = 0
 REMOTE: Final = 1  # the endpoint answered, or reset the stream, or did not answer in time
 LOCAL: Final = 2  # the connection was lost, or the endpoint broke the rules of HTTP/2 on it
+OURS: Final = 3  # its time passed while this process or its machine slept
 
 # Statuses that speak against the endpoint, not against the call (OD-07 without 8: decision 2 of the acceptance list).
 ENDPOINT_FAILURES: Final = frozenset((codes.UNKNOWN, codes.INTERNAL, codes.UNAVAILABLE, codes.DATA_LOSS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 
 import pytest
 
@@ -10,6 +11,10 @@ from sidecar.http2 import constants as h2
 from sidecar.http2.interface import Codec
 from sidecar.policy.ejection_settings import EjectionSettings
 from sidecar.policy.endpoint import EJECTED, HEALTHY, PROBATION, Endpoint
+from sidecar.policy.method import MethodTable
+from sidecar.policy.method_settings import MethodSettings, RetrySettings
+from sidecar.policy.peak_ewma import PeakEwma
+from sidecar.policy.settings import BalancingSettings
 from sidecar.proxy.settings import ConnectionSettings
 from tests.proxy.pipe import Ear, Peer
 from tests.proxy.stage import Server, Stage, on_loop, started
@@ -32,8 +37,9 @@ class Town:
         servers: int = 2,
         ejection: EjectionSettings | None = EXACT,
         connection: ConnectionSettings | None = None,
+        methods: MethodTable | None = None,
     ) -> Town:
-        stage = await started(codec, servers=servers, ejection=ejection, connection=connection)
+        stage = await started(codec, servers=servers, ejection=ejection, connection=connection, methods=methods)
         app = stage.app()
         await stage.run()
         return cls(stage, app)
@@ -66,6 +72,11 @@ class Town:
 
     def endpoint(self, server: Server) -> Endpoint:
         return self.stage.endpoint(server.address)
+
+    @property
+    def costs(self) -> list[tuple[float, float]]:
+        """What the balancer holds against each."""
+        return [(endpoint.price, endpoint.penalty) for endpoint in self.stage.cluster.endpoints]
 
     @property
     def kinds(self) -> list[str]:
@@ -253,16 +264,47 @@ async def test_when_all_servers_are_too_slow_nobody_is_ejected(codec: type[Codec
 async def test_deadlines_that_the_process_slept_through_speak_against_nobody(codec: type[Codec]) -> None:
     """SIGSTOP, or a suspended machine: the answers may be there, unread (RL-45)."""
     town = await Town.of(codec, ejection=EjectionSettings(timeouts="always"))
+    town.stage.cluster.reconfigure(PeakEwma(random.Random(1)), BalancingSettings())
+    costs = town.costs
     for _ in range(20):
         await town.call((b"grpc-timeout", b"50m"))
     town.stage.loop.now += 3600
     await town.stage.advance(0)
     assert town.stage.metrics.outcomes == {"timeout": 20}
+    assert town.costs == costs
     assert town.kinds == []
     assert {endpoint.state for endpoint in town.stage.cluster.endpoints} == {HEALTHY}
     for endpoint in town.stage.cluster.endpoints:
         assert endpoint.standing is not None
         assert (endpoint.standing.remote, endpoint.standing.window.attempts) == (0, 0)
+
+
+@pytest.mark.parametrize(("late", "charged"), [(0.002, True), (0.05, True), (3600, False)])
+@on_loop
+async def test_an_attempts_own_timeout_that_the_process_slept_through_speaks_against_nobody(
+    codec: type[Codec], late: float, charged: bool
+) -> None:
+    retry = RetrySettings(codes=("UNAVAILABLE",), per_try_timeout=1.0, backoff_base=0.1)
+    methods = MethodTable(MethodSettings(retry=retry), {}, None, None)
+    town = await Town.of(codec, ejection=EjectionSettings(timeouts="always"), methods=methods)
+    town.stage.cluster.reconfigure(PeakEwma(random.Random(1)), BalancingSettings())
+    await town.answer_many(2, None)
+    costs = town.costs
+    call, first, _ = await town.call()
+    town.stage.loop.now += 1.0 + late
+    await town.stage.advance(0)
+    endpoint = town.endpoint(first)
+    assert town.stage.metrics.outcomes == {"timeout": 1}
+    assert endpoint.standing is not None
+    assert (endpoint.standing.remote, endpoint.standing.window.bad) == (charged, charged)
+    assert (town.costs == costs) is not charged
+    await town.stage.advance(0.13)
+    (second,) = [ear for server in town.stage.servers for ear in server.requests if ear not in town.answered]
+    second.peer.answer(second)
+    await town.stage.run()
+    assert call.status == 0
+    assert town.stage.metrics.retries == {"try_timeout": 1}
+    assert town.stage.leaks() == []
 
 
 @on_loop
