@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.http2 import constants as h2
 from sidecar.http2.interface import Codec, CodecSettings
+from sidecar.policy.snapshot import Member, Snapshot
 from sidecar.proxy.settings import ConnectionSettings, LimitSettings
 from tests.proxy.pipe import Ear
 from tests.proxy.stage import Server, Stage, on_loop, started
@@ -51,6 +52,23 @@ async def test_refused_stream_is_tried_once_more_elsewhere(codec: type[Codec]) -
     assert stage.metrics.exchange_status[0] == 1
     assert sum(stage.metrics.attempt_status) == 2
     assert [attempt.reason for attempt in stage.records[0].attempts] == ["first", "refused_stream"]
+    assert stage.leaks() == []
+
+
+@on_loop
+async def test_where_its_level_has_no_other_instance_it_is_tried_on_the_next(codec: type[Codec]) -> None:
+    stage = await started(codec, servers=2)
+    call, first, request = await called(stage)
+    members = tuple(Member(address=each.address, priority=int(each is not first)) for each in stage.servers)
+    stage.cluster.apply(Snapshot(service="greeter", members=members, source="consul"), stage.loop.now)
+    assert stage.cluster.pickable == [stage.endpoint(first.address)]
+    request.cancel(h2.REFUSED_STREAM)
+    await stage.run()
+    second, again = reached(stage)
+    assert second is not first
+    second.connection.answer(again, b"answer")
+    await stage.run()
+    assert call.status == 0
     assert stage.leaks() == []
 
 

@@ -16,7 +16,6 @@ from sidecar.policy.method_settings import (
     ThrottleSettings,
     TimeoutSettings,
 )
-from sidecar.policy.snapshot import Member, Snapshot
 from sidecar.proxy.settings import LimitSettings
 from tests.proxy.pipe import RESPONSE, Ear, Peer
 from tests.proxy.stage import Stage, on_loop, started
@@ -95,23 +94,6 @@ async def test_a_named_status_is_tried_again_elsewhere_after_the_backoff(
     assert stage.metrics.retries_suppressed == {}
     assert [attempt.reason for attempt in stage.records[0].attempts] == ["first", "unavailable"]
     assert [attempt.status for attempt in stage.records[0].attempts] == [14, 0]
-    assert stage.leaks() == []
-
-
-@on_loop
-async def test_a_retry_goes_to_the_next_level_when_its_own_has_no_other_instance(codec: type[Codec]) -> None:
-    stage, call = await called(codec)
-    ((peer, _),) = live(stage)
-    members = tuple(
-        Member(address=server.address, priority=int(peer not in server.connections)) for server in stage.servers
-    )
-    stage.cluster.apply(Snapshot(service="greeter", members=members, source="consul"), stage.loop.now)
-    first = await answer(stage, UNAVAILABLE)
-    await stage.advance(0.122)
-    ((_, second),) = live(stage)
-    assert second.peer is not first.peer
-    await succeed(stage)
-    assert call.status == 0
     assert stage.leaks() == []
 
 
