@@ -117,3 +117,19 @@ async def test_hops_whose_apps_pass_nothing_on_are_held_by_their_own_budgets(cod
     await tree.settle(2.0)
     assert {call.status for call in calls} == {14}
     assert tree.leaf <= 3 * len(calls)  # and not 81 times
+
+
+@on_loop
+async def test_a_caller_that_retries_itself_owns_the_retries(codec: type[Codec]) -> None:
+    """One owner per call tree (F7)."""
+    stage = await started(codec, methods=MethodTable(MethodSettings(retry=RETRY), {}))
+    app = stage.app()
+    await stage.run()
+    call = app.call((b"grpc-previous-rpc-attempts", b"1"), end=True)
+    await stage.run()
+    (request,) = stage.server.requests
+    request.peer.respond(request, (b"grpc-status", b"14"), end=True)
+    await stage.run()
+    assert call.status == 14
+    assert stage.metrics.retries_suppressed == {"caller": 1}
+    assert stage.leaks() == []

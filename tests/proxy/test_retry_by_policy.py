@@ -466,16 +466,6 @@ async def test_all_rpcs_that_were_on_a_lost_connection_are_tried_again(codec: ty
 
 
 @on_loop
-async def test_a_caller_that_retries_itself_owns_the_retries(codec: type[Codec]) -> None:
-    """One owner per call tree (F7)."""
-    stage, call = await called(codec, (b"grpc-previous-rpc-attempts", b"1"))
-    await answer(stage, UNAVAILABLE)
-    assert call.status == 14
-    assert stage.metrics.retries_suppressed == {"caller": 1}
-    assert stage.leaks() == []
-
-
-@on_loop
 async def test_plain_http_is_never_retried_by_policy(codec: type[Codec]) -> None:
     stage = await started(codec, servers=3, methods=methods())
     app = stage.app()
