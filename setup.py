@@ -43,6 +43,8 @@ EXTENSIONS = (
     "sidecar/policy/ejection.py",
     "sidecar/proxy/wheel.py",
     "sidecar/proxy/engine.py",
+    "sidecar/proxy/outlet.py",
+    "sidecar/proxy/direct_outlet.pyx",
     "sidecar/proxy/connection.py",
     "sidecar/proxy/replay.py",
     "sidecar/proxy/relay.py",

@@ -11,7 +11,7 @@ import selectors
 import socket
 
 from benchmarks.accounting import open_many_files
-from benchmarks.closedloop import connect
+from benchmarks.closedloop import connected
 from benchmarks.openloop import Connection
 from benchmarks.wire import Unexpected
 
@@ -39,9 +39,9 @@ def main() -> None:
     options = parser.parse_args()
     open_many_files()
     host, _, port = options.target.rpartition(":")
-    connections = connect((host, int(port)), options.count, reply=options.reply)
-    print(f"{len(connections)} connections stand", flush=True)
-    hold(connections)
+    with connected((host, int(port)), options.count, reply=options.reply) as connections:
+        print(f"{len(connections)} connections stand", flush=True)
+        hold(connections)
 
 
 if __name__ == "__main__":

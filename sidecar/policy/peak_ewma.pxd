@@ -7,7 +7,7 @@ from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.least_request cimport TurnTaking
 
-cdef double _DECAY, _SEED, _SOFTENING, _WORST, _MAX_PUSH_BACK, _OVERLOADED, _FAR, _AHEAD
+cdef double _DECAY, _SEED, _SOFTENING, _WORST, _MAX_PUSH_BACK, _OVERLOADED, _FAR, _NEAR, _AHEAD
 cdef int _SUCCESS, _CANCELLED
 
 
@@ -22,6 +22,7 @@ cdef class PeakEwma(TurnTaking):
     cpdef object push_back(self, Endpoint endpoint, double seconds, double now)
     @cython.locals(endpoint=Endpoint)
     cpdef object on_change(self, Cluster cluster)
+    @cython.locals(step=double)
     cpdef double _read(self, double now)
     @cython.locals(shrink=double, endpoint=Endpoint)
     cpdef object _start_over(self, Cluster cluster, double now)

@@ -4,6 +4,7 @@ cimport cython
 
 from sidecar.http2.interface cimport Codec, Sink
 from sidecar.proxy.engine cimport Engine
+from sidecar.proxy.outlet cimport Outlet
 
 
 cdef class Connection(Sink):
@@ -16,6 +17,7 @@ cdef class Connection(Sink):
     cdef public bint closing
     cdef public dict blocked
     cdef public str peer
+    cdef Outlet _outlet
     cdef object _linger
     cdef object __weakref__
 
@@ -23,7 +25,7 @@ cdef class Connection(Sink):
     cpdef object touch(self)
     cpdef object flush(self)
     @cython.locals(limit=Py_ssize_t, data=bytes)
-    cpdef object _write(self, object transport)
+    cpdef object _write(self, Outlet outlet)
     cpdef object block(self, object relay)
     cpdef bint serve_blocked(self) except -1
     cpdef object on_window(self)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, error_name
 from sidecar.http2.errors import RemoteProtocolError
 from sidecar.http2.interface import Sink
+from sidecar.proxy.outlet import Outlet, open_outlet
 from sidecar.proxy.wheel import Alarm
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Connection(Sink):
         self.closing = False  # no more is read or queued; what is queued is written, then the transport closes
         self.blocked: dict[Relay | OwnStream, None] = {}  # who has DATA for this peer that did not fit, in turn
         self.peer = ""
+        self._outlet: Outlet | None = None  # while there is a transport
         self._linger: Linger | None = None  # once it closes
 
     # === called by the event loop ===
@@ -60,6 +62,7 @@ class Connection(Sink):
         """The socket is connected."""
         self.engine.begin()
         self.transport = transport
+        self._outlet = open_outlet(transport)
         self.peer = peer_name(transport)
         high = self.engine.output_limit
         transport.set_write_buffer_limits(high=high, low=high // 4)
@@ -102,6 +105,7 @@ class Connection(Sink):
         self.engine.begin()
         self.closing = True
         self.transport = None
+        self._shut_outlet()
         if self._linger is not None:
             self.engine.cancel_alarm(self._linger)
             self._linger = None
@@ -142,28 +146,27 @@ class Connection(Sink):
         """Write what the codec has queued, in one write; more only when the output limit had cut it short."""
         self.dirty = False
         self.flushes += 1
-        transport = self.transport
-        if transport is None:
+        if self._outlet is None:
             return
         try:
-            self._write(transport)
+            self._write(self._outlet)
         except Exception:
             log.exception("%r: internal error; cutting this connection", self)
             self.abort()
 
-    def _write(self, transport: asyncio.Transport) -> None:
+    def _write(self, outlet: Outlet) -> None:
         if self._linger is not None:
             return  # FIN has been said
         limit = self.engine.output_limit
         while True:
             data = self.codec.data_to_send()
             if data:
-                transport.write(data)
+                outlet.write(data)
                 self.codec.limit_output(0 if self.paused else limit)
             if not self.blocked or self.paused or len(data) < limit or not self.serve_blocked():
                 break
-        if self.closing:
-            self.close_transport(transport)
+        if self.closing and self.transport is not None:
+            self.close_transport(self.transport)
 
     def close_transport(self, transport: asyncio.Transport) -> None:
         """Say FIN when everything is written; the peer's own FIN, or LINGER, then closes the socket.
@@ -223,10 +226,16 @@ class Connection(Sink):
     def abort(self) -> None:
         """End it now; what is queued is dropped."""
         self.closing = True
+        self._shut_outlet()
         if self.transport is not None:
             self.transport.abort()
             # uvloop says nothing more about a transport that it has closed by itself, as for a cancelled connect.
             self.engine.loop.call_soon(self._bury)
+
+    def _shut_outlet(self) -> None:
+        if self._outlet is not None:
+            self._outlet.shut()
+            self._outlet = None
 
     def _bury(self) -> None:
         """Whatever the transport does, the connection has an end."""

@@ -124,9 +124,9 @@ class UpstreamConnection(Connection):
 
     def write_ping(self, payload: bytes) -> None:
         """Send a PING at once, ahead of what is queued from now on."""
-        if self.transport is not None and not self.closing:
+        if self._outlet is not None and not self.closing:
             self.codec.send_ping(payload)
-            self._write(self.transport)
+            self._write(self._outlet)
 
     def on_ping_ack(self, payload: bytes) -> None:
         self.keepalive.on_answer()
