@@ -35,13 +35,22 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_a_sight_tells_when_an_endpoint_left_and_how_much_it_still_got() -> None:
-    views = [View(True, "", 10), View(True, "", 14), View(False, "ejected", 15), View(True, "", 15)]
+    views = [
+        View(True, "", 10),
+        View(True, "dear", 14, avoided=True),
+        View(False, "ejected", 15),
+        View(True, "dear", 15, avoided=True),
+        View(True, "", 15),
+    ]
     sight = Sight([(float(at), {"a:1": view}) for at, view in enumerate(views)])
-    assert sight.first("a:1", usable=False, after=0.5) == 1.5
-    assert sight.first("a:1", usable=True, after=2.0) == 1.0
-    assert sight.first("a:1", usable=False, after=3.0) is None
+    assert sight.first_sent("a:1", after=0.0) == 1.0
+    assert sight.first_sent("a:1", after=2.0) is None
+    assert sight.first_avoided("a:1", after=0.5) == 0.5
+    assert sight.first_out("a:1", after=0.5) == 1.5
+    assert sight.first_back("a:1", after=2.0) == 2.0
+    assert sight.first_out("a:1", after=3.0) is None
     assert sight.attempts("a:1", 0.0, 2.0) == 5
-    assert sight.reasons("a:1", 0.0, 3.0) == ["ejected"]
+    assert sight.reasons("a:1", 0.0, 4.0) == ["dear", "ejected"]
 
 
 def test_a_broken_promise_is_seen_in_every_form_of_the_summary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

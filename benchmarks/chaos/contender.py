@@ -41,9 +41,10 @@ class Admin:
 class View:
     """One endpoint as the proxy's admin API shows it."""
 
-    usable: bool  # RPCs may be sent to it
+    usable: bool  # it is not out of picks
     reason: str
     attempts: int  # RPCs sent to it so far
+    avoided: bool = False  # not out of picks, and yet it gets nothing, as the proxy itself says
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.chaos import recording
@@ -30,9 +30,25 @@ class Sight:
 
     looks: list[tuple[float, dict[str, View]]] = field(default_factory=list)
 
-    def first(self, target: str, usable: bool, after: float) -> float | None:
-        """Seconds from `after` until the endpoint was first seen usable, or unusable; None: never."""
-        return next((at - after for at, views in self.looks if at >= after and views[target].usable == usable), None)
+    def first_out(self, target: str, after: float) -> float | None:
+        """Seconds from `after` until the endpoint was first seen out of picks; None: never."""
+        return self._first(target, after, lambda view: not view.usable)
+
+    def first_avoided(self, target: str, after: float) -> float | None:
+        """The same until it was said to be avoided."""
+        return self._first(target, after, lambda view: view.avoided)
+
+    def first_back(self, target: str, after: float) -> float | None:
+        """The same until it was neither."""
+        return self._first(target, after, lambda view: view.usable and not view.avoided)
+
+    def first_sent(self, target: str, after: float) -> float | None:
+        """The same until an RPC was sent to it."""
+        counts = [views[target].attempts for at, views in self.looks if at >= after]
+        return self._first(target, after, lambda view: view.attempts > counts[0])
+
+    def _first(self, target: str, after: float, seen: Callable[[View], bool]) -> float | None:
+        return next((at - after for at, views in self.looks if at >= after and seen(views[target])), None)
 
     def attempts(self, target: str, start: float, end: float) -> int:
         """RPCs sent to the endpoint between two instants, to the width of a look."""
@@ -40,9 +56,9 @@ class Sight:
         return counts[-1] - counts[0] if counts else 0
 
     def reasons(self, target: str, start: float, end: float) -> list[str]:
-        """What was said of the endpoint while it was unusable, each once."""
+        """What was said of the endpoint while it was out of picks or avoided, each once."""
         views = [views[target] for at, views in self.looks if start <= at <= end]
-        return list(dict.fromkeys(view.reason for view in views if not view.usable))
+        return list(dict.fromkeys(view.reason for view in views if view.avoided or not view.usable))
 
 
 class Drive:

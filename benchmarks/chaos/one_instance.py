@@ -42,7 +42,6 @@ ERRORS_RETRYING = 0.01
 SHARE = 0.05  # sent to the failing instance
 AFTER = 0.002  # of the RPCs after it: those that were caught by the end of the fault
 OUT = 5.0  # seconds; P13's for packets that are dropped
-AVOIDED = 0.01  # of the RPCs: so little that there may be nothing to eject it for
 FOREVER = float("inf")
 HEADINGS = (
     "fault, proxy",
@@ -52,6 +51,7 @@ HEADINGS = (
     "p99",
     "errors after",
     "p99",
+    "avoided after",
     "out after",
     "sent to it",
     "back after",
@@ -68,7 +68,9 @@ class Course:
     before: Stretch
     during: Stretch
     after: Stretch
-    out_after: float | None
+    sent_after: float | None  # when the first RPC of the fault went to it
+    avoided_after: float | None  # as the proxy says itself
+    out_after: float | None  # of picks: ejected, or not connected
     share: float  # of the RPCs that departed during the fault, those that were sent to the instance
     back_after: float | None
     reasons: list[str]
@@ -77,8 +79,24 @@ class Course:
         cells = [f"{self.fault}, {self.name}"]
         for stretch in (self.before, self.during, self.after):
             cells += [f"{stretch.failed} of {stretch.count} ({percent(stretch.error_rate)})", milliseconds(stretch.p99)]
-        cells += [seconds(self.out_after), percent(self.share), seconds(self.back_after)]
+        cells += [seconds(self.avoided_after), seconds(self.out_after), percent(self.share), seconds(self.back_after)]
         return tuple(cells)
+
+    @property
+    def unnoticed(self) -> bool:
+        """Whether it did nothing wrong since it was asked nothing: the others were cheaper all the time."""
+        return self.sent_after is None and self.told_after is None
+
+    @property
+    def told_after(self) -> float | None:
+        """When /clusters said that it gets nothing, one way or the other."""
+        told = [after for after in (self.avoided_after, self.out_after) if after is not None]
+        return min(told, default=None)
+
+    @property
+    def learned_in(self) -> float:
+        """From the first RPC that it failed until that."""
+        return FOREVER if self.told_after is None else self.told_after - min(self.told_after, self.sent_after or 0.0)
 
 
 @dataclass(frozen=True)
@@ -152,9 +170,11 @@ def _course(fault: str, standing: Standing, record: Recording, sight: Sight, tar
         before=record.stretch(instants.start, instants.begin),
         during=during,
         after=record.stretch(instants.cease, instants.end),
-        out_after=sight.first(target, False, instants.begin),
+        sent_after=sight.first_sent(target, instants.begin),
+        avoided_after=sight.first_avoided(target, instants.begin),
+        out_after=sight.first_out(target, instants.begin),
         share=sight.attempts(target, instants.begin, instants.cease) / max(1, during.count),
-        back_after=sight.first(target, True, instants.sound),
+        back_after=sight.first_back(target, instants.sound),
         reasons=sight.reasons(target, instants.begin, instants.cease),
     )
 
@@ -180,12 +200,15 @@ def _judge(finding: Finding, courses: Sequence[Course]) -> None:
         greedy.share <= SHARE,
         f"{percent(greedy.share)} ({greedy.fault}, {greedy.name})",
     )
-    slowest = max(ours, key=lambda course: 0.0 if course.share <= AVOIDED else course.out_after or FOREVER)
-    finding.claim(
-        f"A failing instance is out of picks within {OUT:g} s, or the balancer sends it less than {percent(AVOIDED)}",
-        slowest.share <= AVOIDED or (slowest.out_after or FOREVER) <= OUT,
-        f"{seconds(slowest.out_after)}, {percent(slowest.share)} ({slowest.fault}, {slowest.name})",
-    )
+    if noticed := [course for course in ours if not course.unnoticed]:
+        last = max(noticed, key=lambda course: course.learned_in)
+        finding.claim(
+            f"Within {OUT:g} s of its first RPC a failing instance is out of picks or avoided, and /clusters says so",
+            last.learned_in <= OUT,
+            f"{seconds(None if last.learned_in == FOREVER else last.learned_in)} ({last.fault}, {last.name})",
+        )
     for course in ours:
+        if course.unnoticed:
+            finding.notes.append(f"{course.fault}, {course.name}: it was sent no RPC, so nothing could be noticed.")
         if course.reasons and course.name == PLAIN:
             finding.notes.append(f"/clusters of the sidecar, {course.fault}: {course.reasons[0]}")

@@ -47,6 +47,7 @@ def views(admin: Admin) -> dict[str, View]:
             endpoint["pickable"],
             endpoint["why"],
             endpoint["successes"] + endpoint["failures"] + endpoint["in_flight"],
+            endpoint["avoided"],
         )
         for endpoint in upstream["endpoints"]
     }

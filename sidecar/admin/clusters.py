@@ -35,6 +35,7 @@ class EndpointPage(Struct, frozen=True, kw_only=True):
     health_check: str
     health_check_finding: str
     pickable: bool
+    avoided: bool
     why: str
     connectivity: str
     last_error: str
@@ -119,6 +120,7 @@ def describe(upstream: UpstreamView, now: float) -> UpstreamPage:
 
 def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) -> EndpointPage:
     member = endpoint.member
+    avoidance = cluster.balancer.why_avoided(endpoint, cluster, now) if picked else ""
     return EndpointPage(
         address=endpoint.address,
         id=member.id,
@@ -128,7 +130,8 @@ def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) ->
         health_check=CHECKUP_NAMES[endpoint.checkup],
         health_check_finding=endpoint.finding,
         pickable=picked,
-        why=_why(endpoint, cluster, picked),
+        avoided=bool(avoidance),
+        why=_why(endpoint, cluster, picked, avoidance),
         connectivity=CONNECTIVITY_NAMES[endpoint.connectivity],
         last_error=endpoint.last_error,
         connections=endpoint.connections,
@@ -147,15 +150,19 @@ def _describe(endpoint: Endpoint, cluster: Cluster, picked: bool, now: float) ->
     )
 
 
-def _why(endpoint: Endpoint, cluster: Cluster, picked: bool) -> str:
-    """Why it is, or is not, among those that RPCs are balanced over, in the order in which `Cluster` decides."""
+def _why(endpoint: Endpoint, cluster: Cluster, picked: bool, avoidance: str) -> str:
+    """Why it is, or is not, among those that RPCs are balanced over, in the order in which `Cluster` decides.
+
+    `avoidance`: why the balancer gives it none of them all the same.
+    """
     reasons = list(_doubts(endpoint))
     if picked:
         if not endpoint.healthy:
             reasons.append("picked because no healthy endpoint is ready")
         elif endpoint.suspect:
             reasons.append("picked because no better endpoint is ready")
-        return "; ".join(reasons) or "ready"
+        why = "; ".join(reasons) or "ready"
+        return f"{why}, but avoided: {avoidance}" if avoidance else why
     if len(reasons) == 1 and endpoint.suspect:
         reasons.append("kept as a last resort")
     return "; ".join(reasons) or _why_spared(endpoint, cluster)

@@ -60,3 +60,10 @@ class OwnBalancer(Balancer):
             self.inner.on_change(cluster)
         except Exception:
             log.exception("the balancer %s failed in `on_change`; the endpoints are in force all the same", self.label)
+
+    def why_avoided(self, endpoint: Endpoint, cluster: Cluster, now: float) -> str:
+        try:
+            return str(self.inner.why_avoided(endpoint, cluster, now) or "")
+        except Exception:
+            log.exception("the balancer %s failed in `why_avoided`; no RPC is affected", self.label)
+            return ""

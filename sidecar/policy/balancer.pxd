@@ -18,6 +18,7 @@ cdef class Balancer:
     cpdef object push_back(self, Endpoint endpoint, double seconds, double now)
     cpdef object take_report(self, Endpoint endpoint, object report, double now)
     cpdef object on_change(self, Cluster cluster)
+    cpdef object why_avoided(self, Endpoint endpoint, Cluster cluster, double now)
 
 
 @cython.locals(endpoint=Endpoint)

@@ -63,6 +63,13 @@ class Balancer:
     def on_change(self, cluster: Cluster) -> None:
         """`cluster.pickable` was replaced."""
 
+    def why_avoided(self, endpoint: Endpoint, cluster: Cluster, now: float) -> str:
+        """Why this one of `cluster.pickable` gets none of the RPCs at present, for an operator; empty: it may get some.
+
+        Asked for each endpoint that somebody looks at, and never for an RPC.
+        """
+        return ""
+
 
 def untried(candidates: list[Endpoint], context: PickContext | None) -> list[Endpoint]:
     """The candidates that no earlier attempt of this RPC went to; all of them when there are no others."""

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from sidecar.policy.balancer cimport PickContext
+from sidecar.policy.balancer cimport PickContext, warmth
 from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.least_request cimport TurnTaking
@@ -22,6 +22,10 @@ cdef class PeakEwma(TurnTaking):
     cpdef object push_back(self, Endpoint endpoint, double seconds, double now)
     @cython.locals(endpoint=Endpoint)
     cpdef object on_change(self, Cluster cluster)
+    @cython.locals(own=double, scale=double)
+    cpdef object why_avoided(self, Endpoint endpoint, Cluster cluster, double now)
+    @cython.locals(share=double, ahead=double)
+    cpdef double _cost(self, Endpoint endpoint, Cluster cluster, double now)
     @cython.locals(step=double)
     cpdef double _read(self, double now)
     @cython.locals(shrink=double, endpoint=Endpoint)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp
 from typing import TYPE_CHECKING, Final
 
-from sidecar.policy.balancer import PickContext, Rng
+from sidecar.policy.balancer import PickContext, Rng, warmth
 from sidecar.policy.least_request import CHOICES, FULL_SCAN, TurnTaking
 from sidecar.rpc import outcome as outcomes
 
@@ -104,6 +104,29 @@ class PeakEwma(TurnTaking):
             if endpoint.sampled_at == 0.0:
                 endpoint.price = seed
 
+    def why_avoided(self, endpoint: Endpoint, cluster: Cluster, now: float) -> str:
+        """It is charged for failures, and even with nothing in flight dearer than peers that are not, as they are.
+
+        Where all endpoints are looked at, one such peer takes the next RPC; where some are drawn, it takes all of them.
+        """
+        if endpoint.penalty <= 1.0:
+            return ""
+        peers = [self._cost(other, cluster, now) for other in cluster.pickable if other.penalty <= 1.0]
+        if not peers:
+            return ""
+        own = endpoint.price * self._idle
+        if own <= (min(peers) if len(cluster.pickable) <= self._full_scan else max(peers)):
+            return ""
+        scale = exp(min((now - self._began_at) / _DECAY, 2.0 * _FAR))
+        least, most = _duration(own / scale), _duration(max(peers) / scale)
+        return f"after a failure or pushback an RPC there counts as {least}, at its peers as {most} at most"
+
+    def _cost(self, endpoint: Endpoint, cluster: Cluster, now: float) -> float:
+        """What `pick` would compare now, on the scale."""
+        share = endpoint.share / warmth(endpoint, cluster.slow_start, now)
+        ahead = max(0.0, endpoint.turn - self._clock)
+        return endpoint.price * (self._idle + endpoint.in_flight * share + self._part * ahead)
+
     def _read(self, now: float) -> float:
         """The scale at `now`. Between two RPCs it hardly moves, and exp would cost more than all the rest of `done`."""
         step = (now - self._read_at) / _DECAY
@@ -122,3 +145,7 @@ class PeakEwma(TurnTaking):
             endpoint.sampled_at *= shrink
         self._began_at = now
         self._scale = 1.0
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds >= 1.0 else f"{seconds * 1e3:.3g}ms"

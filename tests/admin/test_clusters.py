@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from sidecar.admin.clusters import count_endpoints, describe, to_text
 from sidecar.admin.view import UpstreamView
 from sidecar.policy.cluster import Cluster
 from sidecar.policy.endpoint import AWAITED, CONNECTING, EJECTED, FAILED, PROBATION, READY, TRANSIENT_FAILURE
+from sidecar.policy.peak_ewma import PeakEwma
 from sidecar.policy.rotation import RoundRobin
 from sidecar.policy.settings import BalancingSettings, ZoneSettings
 from sidecar.policy.snapshot import SUSPECT, Member, Snapshot
+from sidecar.rpc.outcome import SUCCESS, TIMEOUT
 from sidecar.telemetry.metrics import UpstreamMetrics
 from tests.admin.desk import NOW, Desk, opened, orders, prices, stuck
 
@@ -50,6 +53,7 @@ ENDPOINT_FIELDS = {
     "health_check": str,
     "health_check_finding": str,
     "pickable": bool,
+    "avoided": bool,
     "why": str,
     "connectivity": str,
     "last_error": str,
@@ -177,6 +181,27 @@ def test_an_endpoint_that_is_out_for_several_reasons_says_all_of_them() -> None:
         f"not connected (transient_failure); ejected: told; {doubtful}",
         "ready",
     ]
+
+
+def test_one_that_the_balancer_avoids_says_why_it_gets_nothing_though_it_is_ready() -> None:
+    balancer = PeakEwma(random.Random(1))
+    cluster = Cluster("orders", balancer)
+    members = (Member(address="e0:1"), Member(address="e1:1"))
+    cluster.apply(Snapshot(service="orders", members=members, source="consul"), NOW)
+    failing, sound = cluster.endpoints
+    for endpoint in (failing, sound):
+        cluster.set_connectivity(endpoint, READY)
+        balancer.done(endpoint, SUCCESS, 0.004, NOW)
+    view = UpstreamView(cluster=cluster, metrics=UpstreamMetrics("orders"), listen="127.0.0.1:1")
+    balancer.done(failing, TIMEOUT, 1.0, NOW)
+    page, other = describe(view, NOW).endpoints
+    assert (page.pickable, page.avoided) == (True, True)
+    sentence = r"ready, but avoided: after a failure or pushback an RPC there counts as 2\.0s, at its peers as 4\.\d+ms"
+    assert re.fullmatch(f"{sentence} at most", page.why)
+    assert (other.avoided, other.why) == (False, "ready")
+    cluster.set_state(failing, EJECTED, "told", NOW)
+    page, _ = describe(view, NOW).endpoints
+    assert (page.pickable, page.avoided, page.why) == (False, False, "ejected: told")
 
 
 def test_a_full_or_unconnected_endpoint_says_so() -> None:

@@ -26,6 +26,16 @@ class Failing(First):
     def on_change(self, cluster: Cluster) -> None:
         raise ZeroDivisionError("on_change")
 
+    def why_avoided(self, endpoint: Endpoint, cluster: Cluster, now: float) -> str:
+        raise ZeroDivisionError("why_avoided")
+
+
+class Choosy(First):
+    """Never picks any but the first, and says so."""
+
+    def why_avoided(self, endpoint: Endpoint, cluster: Cluster, now: float) -> str:
+        return "" if endpoint is cluster.pickable[0] else "it is not the first"
+
 
 class Forgetful(First):
     """Remembers the first endpoint that it ever saw, and picks no other."""

@@ -48,6 +48,17 @@ async def test_mistakes_outside_the_pick_cost_nothing(codec: type[Codec], name: 
     assert stage.leaks() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("First", ["", ""]), ("Choosy", ["", "it is not the first"]), ("Failing", ["", ""])]
+)
+@on_loop
+async def test_its_word_on_whom_it_avoids_is_passed_on(codec: type[Codec], name: str, said: list[str]) -> None:
+    stage = await started(codec, servers=2, balancer=load_balancer(f"{HERE}:{name}", random.Random(1)))
+    await stage.run()
+    cluster = stage.dispatch.cluster
+    assert [cluster.balancer.why_avoided(endpoint, cluster, 0.0) for endpoint in cluster.pickable] == said
+
+
 @on_loop
 async def test_pick_of_nothing_fails_that_rpc(codec: type[Codec]) -> None:
     stage = await started(codec, balancer=load_balancer(f"{HERE}:Lost", random.Random(1)))

@@ -38,6 +38,9 @@ class Stage:
         """In seconds, as it is worth at `now`."""
         return self.endpoints[place].price / math.exp((now - self.balancer._began_at) / DECAY)
 
+    def avoided(self, place: int, now: float) -> str:
+        return self.balancer.why_avoided(self.endpoints[place], self.cluster, now)
+
     def picks(self, count: int, now: float) -> Counter[int]:
         found = Counter[int]()
         for _ in range(count):
@@ -247,6 +250,81 @@ def test_no_pushback_lasts_for_ever() -> None:
     before = stage.price(0, 0.0)
     stage.balancer.push_back(stage.endpoints[0], 1e9, 0.0)
     assert stage.price(0, 0.0) == pytest.approx(before * math.exp(MAX_PUSH_BACK / DECAY))
+
+
+# === avoided ===
+
+
+def test_a_failing_endpoint_is_avoided_until_its_peers_are_as_dear() -> None:
+    stage = Stage(1, 1, 1)
+    for place in range(3):
+        stage.done(place, 0.010, 0.0)
+    assert [stage.avoided(place, 0.0) for place in range(3)] == ["", "", ""]
+    stage.done(0, 0.010, 0.0, FAILURE)
+    stage.done(0, 0.010, 0.0, FAILURE)
+    assert stage.avoided(0, 0.0).startswith(
+        "after a failure or pushback an RPC there counts as 40ms, at its peers as 1"
+    )
+    assert [stage.avoided(place, 0.0) for place in (1, 2)] == ["", ""]
+    stage.endpoints[1].in_flight = stage.endpoints[2].in_flight = 3
+    assert stage.avoided(0, 0.0) == ""
+    assert stage.picks(1, 0.0) == {0: 1}
+
+
+def test_successes_that_make_up_for_the_failures_end_it() -> None:
+    stage = Stage(1, 1)
+    for place in range(2):
+        stage.done(place, 0.010, 0.0)
+    for _ in range(3):
+        stage.done(0, 0.010, 0.0, FAILURE)
+    seen = []
+    for _ in range(3):
+        stage.done(0, 0.010, 0.0)
+        seen.append(bool(stage.avoided(0, 0.0)))
+    assert seen == [True, True, False]
+
+
+def test_where_all_have_failed_nobody_is_avoided() -> None:
+    stage = Stage(1, 1)
+    for place, failures in enumerate((1, 6)):
+        for _ in range(failures):
+            stage.done(place, 0.010, 0.0, FAILURE)
+    assert [stage.avoided(place, 0.0) for place in range(2)] == ["", ""]
+
+
+def test_an_endpoint_that_is_only_slow_is_not_called_avoided() -> None:
+    stage = Stage(1, 1)
+    stage.done(0, 0.001, 0.0)
+    stage.done(1, 9.0, 0.0)
+    assert stage.avoided(1, 0.0) == ""
+
+
+@pytest.mark.parametrize("size", [2, 5, 16])
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=60)
+def test_what_is_avoided_is_never_picked_before_a_peer_that_did_not_fail(size: int, seed: int) -> None:
+    dice = random.Random(seed)
+    stage = Stage(*[dice.randrange(1, 4) for _ in range(size)], seed=seed)
+    now = 0.0
+    for _ in range(10 * size):
+        now += dice.random() / 10
+        outcome = dice.choice((SUCCESS, SUCCESS, SUCCESS, FAILURE, TIMEOUT))
+        place = dice.randrange(size)
+        stage.done(place, dice.random() / 10, now, outcome)
+        stage.endpoints[dice.randrange(size)].in_flight = dice.randrange(4)
+        avoided = {place for place in range(size) if stage.avoided(place, now)}
+        ((picked, _),) = stage.picks(1, now).items()
+        assert picked not in avoided
+
+
+def test_where_only_some_are_looked_at_every_sound_peer_must_be_cheaper() -> None:
+    stage = Stage(*[1] * 40)
+    for place in range(40):
+        stage.done(place, 0.2 if place == 1 else 0.010, 0.0)
+    for failures in range(1, 7):
+        stage.done(0, 0.010, 0.0, FAILURE)
+        assert bool(stage.avoided(0, 0.0)) is (0.010 * 2**failures > 0.21)
+    assert stage.picks(1000, 0.0)[0] == 0
 
 
 # === newcomers ===
