@@ -7,12 +7,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from benchmarks import bulk, clients, footprint, growth, h2load, machine, rate, report, unary
 from benchmarks.accounting import open_many_files
 from benchmarks.case import Case, Scale
 from benchmarks.interleave import Result, Rules, measure
-from benchmarks.subject import PEERS, QUICK_PEERS, SUBJECTS, sidecars
+from benchmarks.subject import PEERS, QUICK_PEERS, SUBJECTS, built_in, sidecars
 from benchmarks.verify import verify
 
 MODES: dict[str, Callable[[Scale], list[Case]]] = {
@@ -45,11 +46,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="rounds per comparison: 9, or 1 with --quick")
     parser.add_argument("--peers", help=f"{', '.join(PEERS)} (the default), ...; fewer with --quick")
     parser.add_argument("--codec", choices=("native", "reference"), help="the sidecar's codec, instead of its default")
+    parser.add_argument("--case", default="", help="only the cases whose names begin like this")
     parser.add_argument("--baseline", default="sidecar", help="whom the peers are compared with")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="compare with the sidecar of another checkout, only")
     parser.add_argument("--keep-noisy", action="store_true", help="let rounds count in which the machine was not quiet")
     parser.add_argument("--skip-verify", action="store_true", help="take correctness on trust (while developing)")
     parser.add_argument("--name", help="of the files in benchmarks/results; `none` writes none")
     options = parser.parse_args()
+    if options.before:
+        SUBJECTS["before"] = built_in(options.before)
+        options.peers = options.peers or "before"
     options.peers = options.peers.split(",") if options.peers else list(QUICK_PEERS if options.quick else PEERS)
     options.modes = options.modes or [mode for mode in MODES if not (options.quick and mode in LONG)]
     unknown = [mode for mode in options.modes if mode not in MODES]
@@ -103,7 +109,7 @@ def main() -> int:
         SUBJECTS.update(sidecars(options.codec))
     scale = Scale(options.quick)
     rules = Rules(options.pairs or scale.of(9, 1), options.keep_noisy, in_pairs=not options.quick)
-    cases = [case for mode in options.modes for case in MODES[mode](scale)]
+    cases = [case for mode in options.modes for case in MODES[mode](scale) if case.name.startswith(options.case)]
     notes: list[str] = []
     if stale := machine.stale_extensions():
         notes.append(stale)

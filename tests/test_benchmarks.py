@@ -9,6 +9,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import hpack
 import pytest
@@ -32,7 +33,7 @@ from benchmarks.interleave import Rules
 from benchmarks.process import Failed, Placement
 from benchmarks.stage import UNARY, Stage
 from benchmarks.stats import CLAIM, UNBOUNDED, Histogram, median, percentile, quotient, spread
-from benchmarks.subject import DIRECT, Subject
+from benchmarks.subject import DIRECT, Job, Subject, built_in
 from benchmarks.wire import HEAD_SIZE, ReplyBlocks, RequestBlocks, grpc_message, probe
 
 pytestmark = pytest.mark.once
@@ -232,6 +233,20 @@ def test_the_committed_limits_belong_to_gauges() -> None:
     assert limits
     assert {key.split(".")[1] for key in limits} <= names
     assert {key.split(".")[0] for key in limits} <= {"native", "reference"}
+
+
+# === who is measured ===
+
+
+def test_another_checkout_is_measured_by_its_own_program(tmp_path: Path) -> None:
+    assert "scripts/venv" in (built_in(tmp_path).missing() or "")
+    program = tmp_path / ".venv-3.13" / "bin" / "sidecar"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    before = built_in(tmp_path)
+    assert before.missing() is None
+    command = before.command(Job(1, [("127.0.0.1", 2)], 3, tmp_path), str(before.program()))
+    assert command[:2] == [str(program), "run"]
 
 
 # === the order of runs ===
