@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -86,6 +87,21 @@ def test_instances_fail_as_they_are_told_and_every_rpc_is_recorded() -> None:
     assert len(set(executed)) == len(executed) > 0
     assert {rpc.status for rpc in told} == {UNAVAILABLE}
     assert {INTERNAL} <= {rpc.status for rpc in records["to-resetting"].failures()}
+
+
+def test_callers_that_wait_for_each_answer_have_so_many_rpcs_out_and_no_more() -> None:
+    with Stage(fleet.everywhere()) as stage:
+        instance = Instance(stage, 1, "--work=0.01")
+        standing = Standing(stage, ours.contender(), [instance.address])
+        for waiting in (instance, standing):
+            waiting.wait()
+        record = Drive(stage, [standing], 0.0, seconds=1.0, timeout=5.0, callers=4).finish()[standing.name]
+    departures = [(rpc.planned_at, 1) for rpc in record.rpcs]
+    ends = [(rpc.planned_at + rpc.took, -1) for rpc in record.rpcs]
+    out = list(itertools.accumulate(step for _, step in sorted(departures + ends)))
+    assert (max(out), out[-1]) == (4, 0)
+    assert len({rpc.id for rpc in record.rpcs}) == len(record.rpcs) > 8
+    assert record.failures() == []
 
 
 def test_one_small_run_of_a_case_tells_what_the_caller_saw() -> None:

@@ -15,6 +15,7 @@ from benchmarks.chaos.call_tree import call_tree
 from benchmarks.chaos.connection_age import connection_age
 from benchmarks.chaos.duplicate import duplicate
 from benchmarks.chaos.finding import FULL, QUICK, Case, Finding
+from benchmarks.chaos.going_away import going_away
 from benchmarks.chaos.hedging import hedging
 from benchmarks.chaos.one_instance import one_instance
 from benchmarks.chaos.outage import outage
@@ -28,6 +29,7 @@ CASES: dict[str, Case] = {
     "outage": outage,
     "tree": call_tree,
     "slow": slow_instance,
+    "goaway": going_away,
     "age": connection_age,
     "twice": duplicate,
     "hedge": hedging,

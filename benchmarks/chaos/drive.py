@@ -62,10 +62,19 @@ class Sight:
 
 
 class Drive:
-    """Starts the generators; `look_until` passes the time; `finish` gives the records."""
+    """Starts the generators; `look_until` passes the time; `finish` gives the records.
+
+    With `callers`, so many RPCs are out at any time, and `rate` counts for nothing.
+    """
 
     def __init__(
-        self, stage: Stage, standings: Sequence[Standing], rate: float, seconds: float, timeout: float = 1.0
+        self,
+        stage: Stage,
+        standings: Sequence[Standing],
+        rate: float,
+        seconds: float,
+        timeout: float = 1.0,
+        callers: int = 0,
     ) -> None:
         self.standings = standings
         self.sights = {standing.name: Sight() for standing in standings}
@@ -76,7 +85,8 @@ class Drive:
             path = stage.directory / f"{standing.name}-{standing.port}.record"
             self.files[standing.name] = path
             command = [sys.executable, "-m", "benchmarks.chaos.load", f"--target=127.0.0.1:{standing.port}"]
-            command += [f"--rate={rate}", f"--seconds={seconds}", f"--start={start}"]
+            command += [f"--callers={callers}" if callers else f"--rate={rate}"]
+            command += [f"--seconds={seconds}", f"--start={start}"]
             command += [f"--first-id={number * APART}", f"--timeout={timeout}", f"--out={path}"]
             self.processes.append(stage.start(f"load-{standing.name}", command, stage.placement.load))
         for process in self.processes:

@@ -1,8 +1,9 @@
-"""The caller: an open-loop generator that survives failures and records what became of every RPC.
+"""The caller: a generator that survives failures and records what became of every RPC.
 
 `python -m benchmarks.chaos.load --target 127.0.0.1:P --rate 300 --start FILE --seconds 20 --out FILE`. RPC number n
-departs n/rate seconds after the start, whatever became of the earlier ones, with a deadline and an id of its own. It is
-ready when it says so, and starts at the monotonic instant that is then written to the file.
+departs n/rate seconds after the start, whatever became of the earlier ones, with a deadline and an id of its own. With
+`--callers 32` in place of the rate, so many RPCs are out at any time: the next departs when one has ended. It is ready
+when it says so, and starts at the monotonic instant that is then written to the file.
 """
 
 from __future__ import annotations
@@ -103,14 +104,29 @@ class Caller:
                 call.connection.cancel(call)
                 self.end(call, DEADLINE_EXCEEDED, IN_VAIN)
 
+    def read(self, patience: float) -> None:
+        """Take what has come, or comes within so many seconds."""
+        alive = {connection.socket.fileno(): connection for connection in self.connections if not connection.lost}
+        readable, _, _ = select.select(list(alive), (), (), patience)
+        for descriptor in readable:
+            alive[descriptor].receive()
+        self.give_up(time.monotonic())
+
     def read_until(self, instant: float) -> None:
         """Take what comes until then."""
         while (left := instant - time.monotonic()) > 0:
-            alive = {connection.socket.fileno(): connection for connection in self.connections if not connection.lost}
-            readable, _, _ = select.select(list(alive), (), (), min(left, STEP))
-            for descriptor in readable:
-                alive[descriptor].receive()
-            self.give_up(time.monotonic())
+            self.read(min(left, STEP))
+
+    def run_closed(self, first: int, callers: int, start_at: float, seconds: float) -> None:
+        """As many calls as `callers` can make that wait for each answer, and the end of the last ones."""
+        self.read_until(start_at)
+        departed = 0
+        while (now := time.monotonic()) < start_at + seconds:
+            while departed - len(self.records) < callers:
+                self.call(first + departed, now)
+                departed += 1
+            self.read(STEP)
+        self.read_until(time.monotonic() + self.timeout + 2 * GRACE)
 
     def run(self, first: int, rate: float, start_at: float, seconds: float) -> None:
         """All calls, and the end of the last one."""
@@ -233,7 +249,9 @@ class Connection:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos.load", description=__doc__)
     parser.add_argument("--target", required=True)
-    parser.add_argument("--rate", type=float, required=True, help="RPCs per second")
+    pace = parser.add_mutually_exclusive_group(required=True)
+    pace.add_argument("--rate", type=float, help="RPCs per second")
+    pace.add_argument("--callers", type=int, help="RPCs that are out at any time")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument(
         "--start", type=Path, required=True, help="file that will hold the instant of the first departure"
@@ -249,7 +267,11 @@ def main() -> None:
     print(READY, flush=True)
     while not options.start.exists():
         caller.read_until(time.monotonic() + STEP)
-    caller.run(options.first_id, options.rate, float(options.start.read_text()), options.seconds)
+    start_at = float(options.start.read_text())
+    if options.callers:
+        caller.run_closed(options.first_id, options.callers, start_at, options.seconds)
+    else:
+        caller.run(options.first_id, options.rate, start_at, options.seconds)
     save(options.out, caller.records)
 
 

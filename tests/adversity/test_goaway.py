@@ -2,113 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hyperframe.frame import DataFrame, RstStreamFrame
 
 from tests.adversity.bench import Lane
-from tests.adversity.wire import (
-    ENHANCE_YOUR_CALM,
-    HEAD,
-    NO_ERROR,
-    OK,
-    REFUSED_STREAM,
-    WINDOW,
-    Wire,
-    message,
-)
+from tests.adversity.goaway import GOODBYES, POSITIONS, Goodbye, script, serve
+from tests.adversity.wire import HEAD, NO_ERROR, OK, REFUSED_STREAM, Wire, message
 from tests.services import echo
 
-PARTS = 4  # request head, request data, response head and data, trailers: five gaps
 
-
-def _serve(wire: Wire) -> None:
-    """Echo unary RPCs in order, for ever."""
-    wire.greet()
-    while True:
-        _serve_one(wire)
-
-
-def _serve_one(wire: Wire) -> None:
-    stream, _ = wire.expect_request()
-    body = wire.expect_body(stream)
-    wire.send(wire.headers(stream, HEAD), wire.data(stream, body), wire.headers(stream, OK, end=True))
-
-
-def _say_goaway_at(gap: int, say: Callable[[Wire, int], None], keep: bool) -> Callable[[Wire], None]:
-    """Serve one RPC, and `say` goodbye in one of the gaps between its frames; then serve no other one."""
-
-    def script(wire: Wire) -> None:
-        wire.greet()
-        if gap == 0:
-            say(wire, 1)
-        stream, _ = wire.expect_request()
-        if gap == 1:
-            say(wire, stream)
-        body = wire.expect_body(stream)
-        if gap == 2:
-            say(wire, stream)
-        if not keep and gap <= 2:
-            wire.wait_closed()
-        wire.send(wire.headers(stream, HEAD))
-        if gap == 3:
-            say(wire, stream)
-        wire.send(wire.data(stream, body))
-        if gap == 4:
-            say(wire, stream)
-        wire.send(wire.headers(stream, OK, end=True))
-        if gap == 5:
-            say(wire, stream)
-        wire.wait_closed()
-
-    return script
-
-
-def _once(last: Callable[[int], int], code: int) -> Callable[[Wire, int], None]:
-    def say(wire: Wire, stream: int) -> None:
-        wire.send(wire.goaway(last(stream), code, b"going"))
-        wire.round_trip()
-
-    return say
-
-
-def _twice(wire: Wire, stream: int) -> None:
-    """The graceful way: announce, wait for a round trip, name the last stream."""
-    wire.send(wire.goaway(WINDOW))
-    wire.round_trip()
-    wire.send(wire.goaway(stream))
-    wire.round_trip()
-
-
-KEEPS = {
-    "last stream is the RPC": _once(lambda stream: stream, NO_ERROR),
-    "two steps": _twice,
-    "no last stream yet": _once(lambda _: WINDOW, NO_ERROR),
-    "too many pings": _once(lambda stream: stream, ENHANCE_YOUR_CALM),
-}
-
-
-@pytest.mark.parametrize("gap", range(PARTS + 2))
-@pytest.mark.parametrize("kind", KEEPS)
-def test_goaway_that_covers_the_rpc_lets_it_finish(lane: Lane, gap: int, kind: str) -> None:
-    with lane.serving(_say_goaway_at(gap, KEEPS[kind], keep=True), _serve):
+@pytest.mark.parametrize("position", range(len(POSITIONS)), ids=POSITIONS)
+@pytest.mark.parametrize("goodbye", GOODBYES, ids=lambda goodbye: goodbye.name)
+def test_goaway_at_every_place_of_an_rpc_ends_it_in_the_one_allowed_way(
+    lane: Lane, goodbye: Goodbye, position: int
+) -> None:
+    with lane.serving(script(goodbye, position), serve):
         channel = lane.channel()
-        for number in range(3):
-            reply = echo(channel, b"%d" % number)
-            assert (reply.status, reply.message) == ("OK", b"%d" % number), reply.details
-
-
-@pytest.mark.parametrize("gap", range(3))
-@pytest.mark.parametrize("code", [NO_ERROR, ENHANCE_YOUR_CALM])
-def test_goaway_below_the_rpc_sends_it_over_another_connection(lane: Lane, gap: int, code: int) -> None:
-    say = _once(lambda _: 0, code)
-    with lane.serving(_say_goaway_at(gap, say, keep=False), _serve):
-        channel = lane.channel()
-        for number in range(3):
-            reply = echo(channel, b"%d" % number)
-            assert (reply.status, reply.message) == ("OK", b"%d" % number), reply.details
+        first, *others = [echo(channel, b"%d" % number) for number in range(3)]
+    assert first.status == goodbye.allowed(position), first.details
+    if first.status != "OK":
+        assert first.details.startswith(f"sidecar: {lane.service}: 127.0.0.1:{lane.upstream_port} ")
+        assert first.details.endswith("; attempts: 1")
+    for number, reply in enumerate(others, 1):
+        assert (reply.status, reply.message) == ("OK", b"%d" % number), reply.details
 
 
 def test_goaway_between_the_messages_of_a_request_replays_all_of_them(lane: Lane) -> None:
@@ -119,7 +37,7 @@ def test_goaway_between_the_messages_of_a_request_replays_all_of_them(lane: Lane
         wire.send(wire.goaway(0))
         wire.wait_closed()
 
-    def serve(wire: Wire) -> None:
+    def serve_slowly(wire: Wire) -> None:
         wire.greet()
         stream, _ = wire.expect_request()
         first = wire.expect(DataFrame, stream)
@@ -129,7 +47,7 @@ def test_goaway_between_the_messages_of_a_request_replays_all_of_them(lane: Lane
         wire.send(wire.data(stream, first.data + rest), wire.headers(stream, OK, end=True))
 
     replayed: list[bytes] = []
-    with lane.serving(refuse, serve):
+    with lane.serving(refuse, serve_slowly):
         app = lane.dial()
         stream = app.request()
         app.send(app.data(stream, message(b"first")))
@@ -220,6 +138,6 @@ def test_goaway_before_the_first_rpc_costs_no_rpc(lane: Lane) -> None:
         wire.send(wire.goaway(0, NO_ERROR, b"max_age"))
         wire.wait_closed()
 
-    with lane.serving(leave_at_once, leave_at_once, _serve):
+    with lane.serving(leave_at_once, leave_at_once, serve):
         reply = echo(lane.channel(), b"patience")
     assert (reply.status, reply.message) == ("OK", b"patience"), reply.details
