@@ -6,6 +6,8 @@ What a request looks like stands in `consul_client`, what an answer means in `co
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,7 +18,7 @@ from msgspec import Struct
 
 from sidecar.control.consul_client import AgentError, ConsulClient
 from sidecar.control.consul_target import resolve_target
-from sidecar.control.consul_watch import BlockingQuery, CheckEntry, ServiceEntry, Weights
+from sidecar.control.consul_watch import DRAINED, BlockingQuery, CheckEntry, ServiceEntry, Weights, check_id_of
 from sidecar.control.registry import Health, Instance, Lease, Registry, RegistryError, UnknownRegistration
 from sidecar.control.settings import CheckSettings, ConsulSettings, Selection
 from sidecar.policy.snapshot import Snapshot
@@ -31,6 +33,7 @@ TTL_FLOOR = 10.0  # seconds; and not sooner than this, for a busy machine must n
 RENEWALS_PER_TTL = 3  # one may be lost and one late
 MAX_OUTPUT = 1000  # characters; Consul keeps 4 KiB, and it travels in a URL
 SILENCE = 1.5  # of `wait`: a watch that says nothing for longer is dead
+NOTICE = 0.5  # seconds at most to say that a registration goes on purpose: it is worth no more
 NOT_FOUND = 404
 
 
@@ -111,7 +114,7 @@ class ConsulLease(Lease):
     def __init__(self, client: ConsulClient, instance: Instance) -> None:
         self.client = client
         self.instance = instance
-        self.check_id = f"service:{instance.id}"
+        self.check_id = check_id_of(instance.id)
         self._probed_by_agent = instance.settings.check.by == "agent"
         self._token = ""
         if not self._probed_by_agent:
@@ -198,12 +201,25 @@ class ConsulLease(Lease):
 
     async def release(self) -> None:
         """Deregister. An entry that is already gone is fine."""
+        await self._give_notice()
         request = self.client.api.agent.service.deregister(self.instance.id, token=self.client.token())
         try:
             await self.client.run(f"deregister {self.instance.id}", request)
         except AgentError as error:
             if not is_unknown_service(error.text):
                 raise
+
+    async def _give_notice(self) -> None:
+        """Say in the check that it goes on purpose: callers that doubt absences believe it at once (`is_withdrawn`).
+
+        Not by maintenance, which would stay if the entry did. A check that the agent makes itself cannot say it.
+        """
+        if self._probed_by_agent:
+            return
+        with contextlib.suppress(RegistryError, TimeoutError):
+            async with asyncio.timeout(NOTICE):
+                request = self.client.api.agent.check.ttl_fail(self.check_id, DRAINED, token=self.client.token())
+                await self.client.run(f"give notice of the end of {self.instance.id}", request)
 
     def __repr__(self) -> str:
         return f"<ConsulLease {self.instance.id} at {self.client.target.address.label}>"

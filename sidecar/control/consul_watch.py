@@ -25,6 +25,8 @@ WAIT_JITTER = 1 / 16  # Consul adds up to wait/16 to every blocking query
 # Checks that Consul itself adds while an operator has taken a service or a whole node out.
 MAINTENANCE = ("_service_maintenance:", "_node_maintenance")
 CRITICAL_WORDS = frozenset(("critical", "maintenance"))
+# What a sidecar writes into the check of its own registration just before it takes that out.
+DRAINED = "drained by its sidecar"
 
 # How many returns at once, and then how many a second. Consul's documentation asks for a burst of 2 and about one per
 # 15 s; we take that for returns that brought no new index, which only a query that does not block can cause, and are
@@ -68,6 +70,7 @@ class CheckEntry(Struct, rename="pascal"):
 
     check_id: str = field(name="CheckID")
     status: str
+    output: str = ""
 
 
 class HealthEntry(Struct, rename="pascal"):
@@ -222,7 +225,7 @@ def follow_index(last: int, new: int) -> int:
 
 
 def snapshot_of(service: str, entries: HealthAnswer, index: int, selection: Selection) -> Snapshot:
-    """The members an answer lists, ordered by address, and who is in maintenance."""
+    """The members an answer lists, ordered by address, and who was taken out on purpose."""
     members: dict[str, Member] = {}
     withdrawn: set[str] = set()
     left_out = 0
@@ -231,7 +234,7 @@ def snapshot_of(service: str, entries: HealthAnswer, index: int, selection: Sele
         member = member_of(entry)
         if member is None:
             continue
-        if any(check.check_id.startswith(MAINTENANCE) for check in entry.checks or ()):
+        if is_withdrawn(entry):
             withdrawn.add(member.address)
         elif member.weight > 0 and member.status in good:
             if not takes(selection, member):
@@ -251,6 +254,19 @@ def snapshot_of(service: str, entries: HealthAnswer, index: int, selection: Sele
         left_out=left_out,
         wanted=describe(selection),
     )
+
+
+def is_withdrawn(entry: HealthEntry) -> bool:
+    """Whether an operator has taken the instance out, or its own sidecar is about to."""
+    own = (check_id_of(entry.service.id), DRAINED)
+    return any(
+        check.check_id.startswith(MAINTENANCE) or (check.check_id, check.output) == own for check in entry.checks or ()
+    )
+
+
+def check_id_of(identity: str) -> str:
+    """What the check is called that a sidecar registers with an instance."""
+    return f"service:{identity}"
 
 
 def member_of(entry: HealthEntry) -> Member | None:

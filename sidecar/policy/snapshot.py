@@ -27,9 +27,9 @@ class Member(Struct, frozen=True, kw_only=True):
 class Snapshot(Struct, frozen=True, kw_only=True):
     """The full membership of `service` at one index. `source` says who told us: consul, file, static or cache.
 
-    `withdrawn` are addresses that the registry knows but says are out on purpose (maintenance): believed at once.
-    `left_out` counts healthy instances that are not among those the upstream takes; `wanted` says in words what they
-    lack.
+    `withdrawn` are addresses that the registry knows but says are out on purpose (maintenance, drain): that is believed
+    at once. `left_out` counts healthy instances that are not among those the upstream takes; `wanted` says in words
+    what they lack.
     """
 
     service: str

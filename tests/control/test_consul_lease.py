@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from sidecar.control.consul import ConsulRegistry
 from sidecar.control.lease import PASSING, REGISTERED, RELEASED, Registrar
@@ -21,6 +22,7 @@ from sidecar.control.settings import (
     WeightSettings,
 )
 from sidecar.telemetry.metrics import RegistryMetrics
+from tests.control.fake_agent import FakeAgent
 from tests.control.waiting import Listening, eventually, running
 from tests.processes import free_port
 from tests.registry_process import ConsulAgent
@@ -262,6 +264,35 @@ def test_registering_again_leaves_the_operators_maintenance_in_place(agent: Cons
         await lease.release()
 
     together(agent, body)
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "hangs"])
+def test_a_release_whose_notice_comes_to_nothing_deregisters_all_the_same(
+    trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.control.consul.NOTICE", 0.01)
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        if "/check/fail/" in request.path:
+            if trouble == "hangs":
+                await asyncio.Event().wait()
+            return web.Response(status=500)
+        return web.json_response({})
+
+    async def scene() -> None:
+        async with FakeAgent(answer) as fake:
+            registry = ConsulRegistry(ConsulSettings(address=fake.address), {})
+            try:
+                lease = await registry.register(instance_at(1, "unheard"), WELL)
+                asked.clear()
+                await lease.release()
+            finally:
+                await registry.close()
+
+    asyncio.run(scene())
+    assert [path.split("/")[3:5] for path in asked] == [["check", "fail"], ["service", "deregister"]]
 
 
 def test_a_lease_knows_when_it_is_unknown(agent: ConsulAgent) -> None:

@@ -471,17 +471,22 @@ def test_the_zone_is_in_the_metadata_of_the_instance_else_its_locality_else_that
     assert members(entry("a", 1, **more))[0].zone == zone
 
 
-def test_maintenance_of_instance_or_node_is_told_apart_from_absence() -> None:
+def test_maintenance_and_a_drain_are_told_apart_from_absence() -> None:
     async def body(_: FakeAgent, registry: ConsulRegistry) -> None:
         snapshot = await anext(registry.watch("orders", DiscoverySettings()))
         assert [member.id for member in snapshot.members] == ["c"]
-        assert snapshot.withdrawn == ("10.0.0.1:1", "10.0.0.1:2")
+        assert snapshot.withdrawn == ("10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:4")
 
-    maintained = [
+    drained = {"Status": "critical", "Output": "drained by its sidecar"}
+    entries = [
         entry("a", 1, Checks=[{"CheckID": "_service_maintenance:a", "Status": "critical"}]),
         entry("b", 2, Checks=[{"CheckID": "_node_maintenance", "Status": "critical"}]),
+        entry("c", 3),
+        entry("d", 4, Checks=[{"CheckID": "service:d", **drained}]),
+        entry("e", 5, Checks=[{"CheckID": "service:d", **drained}]),
+        entry("f", 6, Checks=[{"CheckID": "service:f", "Status": "critical", "Output": "connection refused"}]),
     ]
-    asked(series(listed(*maintained, entry("c", 3))), body)
+    asked(series(listed(*entries)), body)
 
 
 def test_members_come_in_the_order_of_their_addresses() -> None:

@@ -12,7 +12,14 @@ import pytest
 
 from sidecar.control.consul import ConsulRegistry
 from sidecar.control.levels import Levels
-from sidecar.control.settings import ConsulSettings, DiscoverySettings, RegistrySettings, Selection
+from sidecar.control.registry import Health, Instance
+from sidecar.control.settings import (
+    ConsulSettings,
+    DiscoverySettings,
+    RegistrySettings,
+    Selection,
+    ServiceSettings,
+)
 from sidecar.control.watch import Watch
 from sidecar.policy.cluster import NO_MEMBERS, SUBSET_MISS, Cluster
 from sidecar.policy.endpoint import READY, TRANSIENT_FAILURE, Endpoint
@@ -223,6 +230,22 @@ def test_a_filter_that_makes_no_sense_is_said_so(agent: ConsulAgent) -> None:
         await eventually(lambda: "boolean expression" in scene.cluster.registry_detail, "Consul's own words")
 
     watching(agent, "misfiltered", body, DiscoverySettings(filter="this is none"))
+
+
+def test_the_last_instance_is_out_as_soon_as_it_is_released_though_an_empty_answer_is_doubted(
+    agent: ConsulAgent,
+) -> None:
+    async def body(scene: Scene) -> None:
+        settings = ServiceSettings(name="leaving", port=4701, address="127.0.0.1")
+        instance = Instance(id="leaving-4701", address="127.0.0.1", settings=settings)
+        lease = await scene.registry.register(instance, Health(status="passing", output="well"))
+        await scene.has(4701)
+        await lease.release()
+        await scene.has()
+        assert scene.metrics.held == {}
+        assert instance.id not in agent.services()
+
+    watching(agent, "leaving", body)
 
 
 def test_critical_ones_are_out_and_back_when_they_pass(agent: ConsulAgent) -> None:
