@@ -126,6 +126,7 @@ class Sidecar:
         gc.collect()
         gc.freeze()  # what lives as long as the process is never scanned again
         gc.set_threshold(GC_THRESHOLD)
+        gc.enable()
         log.info("sidecar %s started: codec %s, admin %s", __version__, self.codec, self.admin.address or "off")
 
     async def stop(self) -> None:

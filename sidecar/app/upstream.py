@@ -7,6 +7,7 @@ import importlib
 import logging
 import random
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sidecar.app.own_balancer import OwnBalancer
 from sidecar.config.model import StaticEndpoint, UpstreamEntry
@@ -15,12 +16,9 @@ from sidecar.control.registry import Registry
 from sidecar.control.settings import RegistrySettings, Selection
 from sidecar.control.static import StaticRegistry
 from sidecar.control.watch import Watch
-from sidecar.policy.admission import Admission
 from sidecar.policy.balancer import Balancer
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
-from sidecar.policy.concurrency import Concurrency
-from sidecar.policy.fault import Faults
 from sidecar.policy.judge import Classifier
 from sidecar.policy.method import MethodTable, build_table, merged
 from sidecar.policy.method_settings import MethodSettings
@@ -30,12 +28,13 @@ from sidecar.policy.settings import BalancingSettings
 from sidecar.policy.snapshot import Member
 from sidecar.proxy.dispatch import Dispatch
 from sidecar.proxy.engine import Engine
-from sidecar.proxy.gate import Gate
 from sidecar.proxy.health_checks import HealthChecks
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.load_watch import LoadWatch
-from sidecar.proxy.mirror import Mirror
 from sidecar.telemetry.metrics import ListenerMetrics, RegistryMetrics, UpstreamMetrics
+
+if TYPE_CHECKING:
+    from sidecar.proxy.gate import Gate
 
 log = logging.getLogger("sidecar.app")
 
@@ -88,6 +87,13 @@ class Upstream:
         rates = [entry.rate, *(method.rate for method in entry.methods.values())]
         if not any(rates) and limits.adaptive is None and not entry.faults and entry.mirror is None:
             return None
+        # Few configure any of it, and nobody else waits for its imports.
+        from sidecar.policy.admission import Admission
+        from sidecar.policy.concurrency import Concurrency
+        from sidecar.policy.fault import Faults
+        from sidecar.proxy.gate import Gate
+        from sidecar.proxy.mirror import Mirror
+
         adaptive = Concurrency(limits.adaptive, engine.rng) if limits.adaptive is not None else None
         faults = Faults(entry.faults, engine.clock())
         if entry.mirror is not None and target is not None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from sidecar.policy.cluster import Change
 from sidecar.policy.endpoint import Endpoint
-from sidecar.proxy.checker import Checker
 from sidecar.proxy.health_settings import HealthCheckSettings
 
 if TYPE_CHECKING:
+    from sidecar.proxy.checker import Checker
     from sidecar.proxy.dispatch import Dispatch
+    from sidecar.proxy.pool import EndpointPool
     from sidecar.proxy.upstream import UpstreamConnection
 
 
@@ -41,8 +42,13 @@ class HealthChecks:
         if self.settings is not None:
             self.dispatch.engine.begin()
             for endpoint, pool in self.dispatch.pools.items():
-                self.checkers[endpoint] = Checker(pool, self.settings)
+                self._check(endpoint, pool, self.settings)
             self.dispatch.engine.settle()
+
+    def _check(self, endpoint: Endpoint, pool: EndpointPool, settings: HealthCheckSettings) -> None:
+        from sidecar.proxy.checker import Checker  # a start without health checks does not wait for it
+
+        self.checkers[endpoint] = Checker(pool, settings)
 
     def on_members(self, change: Change) -> None:
         """The registry's news; the pools are there already."""
@@ -52,7 +58,7 @@ class HealthChecks:
                 checker.close()
         if self.settings is not None:
             for endpoint in change.added:
-                self.checkers[endpoint] = Checker(self.dispatch.pools[endpoint], self.settings)
+                self._check(endpoint, self.dispatch.pools[endpoint], self.settings)
 
     def on_connection(self, connection: UpstreamConnection) -> None:
         """One is ready for use."""
