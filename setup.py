@@ -55,6 +55,7 @@ EXTENSIONS = (
     "sidecar/proxy/downstream.py",
     "sidecar/proxy/pool.py",
     "sidecar/proxy/dispatch.py",
+    "sidecar/app/own_balancer.py",
 )
 
 # Types come from the .pxd alone: an annotation says nothing about layout.
