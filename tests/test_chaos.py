@@ -50,6 +50,7 @@ def test_a_sight_tells_when_an_endpoint_left_and_how_much_it_still_got() -> None
     assert sight.first_out("a:1", after=0.5) == 1.5
     assert sight.first_back("a:1", after=2.0) == 2.0
     assert sight.first_out("a:1", after=3.0) is None
+    assert sight.first_out("a:1", after=0.5, until=1.5) is None
     assert sight.attempts("a:1", 0.0, 2.0) == 5
     assert sight.reasons("a:1", 0.0, 4.0) == ["dear", "ejected"]
 

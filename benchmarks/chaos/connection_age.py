@@ -18,7 +18,7 @@ MAX_AGE = 1000  # milliseconds; grpcio spreads it by 10 %
 CALLERS = 32
 SIDECAR, ENVOY = ours.contender("sidecar"), envoy.contender("envoy", retries=False)
 SECONDS = {"sidecar": 120.0, "envoy": 20.0}
-QUICK_SECONDS = {"sidecar": 8.0, "envoy": 4.0}
+QUICK_SECONDS = {"sidecar": 6.0, "envoy": 3.0}
 
 
 def connection_age(scale: Scale) -> Finding:

@@ -22,6 +22,7 @@ LEAD = 0.3  # seconds from the word to the first departure
 LOOK = 0.1  # seconds between two looks at the admin APIs: how exactly an ejection is timed
 APART = 10_000_000  # ids between two generators
 PATIENCE = 60.0
+FOREVER = float("inf")
 
 
 @dataclass
@@ -30,25 +31,25 @@ class Sight:
 
     looks: list[tuple[float, dict[str, View]]] = field(default_factory=list)
 
-    def first_out(self, target: str, after: float) -> float | None:
-        """Seconds from `after` until the endpoint was first seen out of picks; None: never."""
-        return self._first(target, after, lambda view: not view.usable)
+    def first_sent(self, target: str, after: float, until: float = FOREVER) -> float | None:
+        """Seconds from `after` until an RPC was first sent to the endpoint; None: never before `until`."""
+        counts = [views[target].attempts for at, views in self.looks if at >= after]
+        return self._first(target, after, until, lambda view: view.attempts > counts[0])
 
-    def first_avoided(self, target: str, after: float) -> float | None:
+    def first_out(self, target: str, after: float, until: float = FOREVER) -> float | None:
+        """The same until it was seen out of picks."""
+        return self._first(target, after, until, lambda view: not view.usable)
+
+    def first_avoided(self, target: str, after: float, until: float = FOREVER) -> float | None:
         """The same until it was said to be avoided."""
-        return self._first(target, after, lambda view: view.avoided)
+        return self._first(target, after, until, lambda view: view.avoided)
 
     def first_back(self, target: str, after: float) -> float | None:
         """The same until it was neither."""
-        return self._first(target, after, lambda view: view.usable and not view.avoided)
+        return self._first(target, after, FOREVER, lambda view: view.usable and not view.avoided)
 
-    def first_sent(self, target: str, after: float) -> float | None:
-        """The same until an RPC was sent to it."""
-        counts = [views[target].attempts for at, views in self.looks if at >= after]
-        return self._first(target, after, lambda view: view.attempts > counts[0])
-
-    def _first(self, target: str, after: float, seen: Callable[[View], bool]) -> float | None:
-        return next((at - after for at, views in self.looks if at >= after and seen(views[target])), None)
+    def _first(self, target: str, after: float, until: float, seen: Callable[[View], bool]) -> float | None:
+        return next((at - after for at, views in self.looks if after <= at <= until and seen(views[target])), None)
 
     def attempts(self, target: str, start: float, end: float) -> int:
         """RPCs sent to the endpoint between two instants, to the width of a look."""

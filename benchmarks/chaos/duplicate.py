@@ -34,7 +34,7 @@ def duplicate(scale: Scale) -> Finding:
         instances = [*killed, *aged, resetting]
         standing = Standing(stage, ours.contender(), fleet.addresses(instances))
         standing.wait()
-        drive = Drive(stage, [standing], scale.rate, scale.of(40, 12))
+        drive = Drive(stage, [standing], scale.rate, scale.of(40, 8))
         drive.look_until(drive.start_at + PAUSE)
         for victim in itertools.cycle(killed):
             if drive.end_at < time.monotonic() + 4 * PAUSE:

@@ -63,7 +63,7 @@ class Scale:
 
 
 FULL = Scale(False, 100, before=3, during=8, after=6)
-QUICK = Scale(True, 75, before=1.5, during=4, after=3)
+QUICK = Scale(True, 75, before=1, during=4, after=2)
 SMOKE = Scale(True, 60, before=0.5, during=1, after=0.5)
 
 Case = Callable[[Scale], Finding]

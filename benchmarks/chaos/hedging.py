@@ -24,10 +24,10 @@ def hedging(scale: Scale) -> Finding:
         standings = [Standing(stage, contender, fleet.addresses(instances)) for contender in CONTENDERS]
         for standing in standings:
             standing.wait()
-        drive = Drive(stage, standings, scale.rate, scale.of(30, 12), timeout=3.0)
+        drive = Drive(stage, standings, scale.rate, scale.of(30, 9), timeout=3.0)
         records = drive.finish()
         executed = fleet.executed(instances)
-    settled = drive.start_at + scale.of(10, 4)  # the delay is learnt from the live latency
+    settled = drive.start_at + scale.of(10, 2)  # the delay is learnt from the live latency
     rows, p99, extra = [], {}, {}
     for number, standing in enumerate(standings):
         stretch = records[standing.name].stretch(settled)

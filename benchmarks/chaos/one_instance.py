@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.chaos import behaviour, envoy, firewall, fleet, ours
 from benchmarks.chaos.contender import Contender, Standing
-from benchmarks.chaos.drive import Drive, Sight
+from benchmarks.chaos.drive import FOREVER, Drive, Sight
 from benchmarks.chaos.finding import Finding, Scale, Table, milliseconds, percent, seconds
 from benchmarks.chaos.fleet import DROPPED, GRPCLIB, KILLED, Instance
 from benchmarks.chaos.recording import Recording, Stretch
@@ -28,7 +28,7 @@ FAULTS = (
     KILLED,
     DROPPED,
 )
-QUICK_FAULTS = (behaviour.TRAILERS, behaviour.HANG, behaviour.RESET, KILLED, DROPPED)
+QUICK_FAULTS = (behaviour.TRAILERS, behaviour.RESET, KILLED, DROPPED)  # to its callers one that hangs is as DROPPED
 PLAIN, RETRYING = "sidecar", "sidecar+retries"
 CONTENDERS = (
     ours.contender(PLAIN),
@@ -42,7 +42,6 @@ ERRORS_RETRYING = 0.01
 SHARE = 0.05  # sent to the failing instance
 AFTER = 0.002  # of the RPCs after it: those that were caught by the end of the fault
 OUT = 5.0  # seconds; P13's for packets that are dropped
-FOREVER = float("inf")
 HEADINGS = (
     "fault, proxy",
     "errors before",
@@ -170,9 +169,9 @@ def _course(fault: str, standing: Standing, record: Recording, sight: Sight, tar
         before=record.stretch(instants.start, instants.begin),
         during=during,
         after=record.stretch(instants.cease, instants.end),
-        sent_after=sight.first_sent(target, instants.begin),
-        avoided_after=sight.first_avoided(target, instants.begin),
-        out_after=sight.first_out(target, instants.begin),
+        sent_after=sight.first_sent(target, instants.begin, instants.cease),
+        avoided_after=sight.first_avoided(target, instants.begin, instants.cease),
+        out_after=sight.first_out(target, instants.begin, instants.cease),
         share=sight.attempts(target, instants.begin, instants.cease) / max(1, during.count),
         back_after=sight.first_back(target, instants.sound),
         reasons=sight.reasons(target, instants.begin, instants.cease),

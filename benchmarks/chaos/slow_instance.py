@@ -34,9 +34,10 @@ def slow_instance(scale: Scale) -> Finding:
         standings = [Standing(stage, contender, fleet.addresses(instances)) for contender in CONTENDERS]
         for standing in standings:
             standing.wait()
-        drive = Drive(stage, standings, rate, SETTLE + scale.before + 2 * scale.during + SLOW, DEADLINE)
+        during = scale.of(2, 1) * scale.during
+        drive = Drive(stage, standings, rate, SETTLE + scale.before + during + SLOW, DEADLINE)
         begin = drive.start_at + SETTLE + scale.before
-        end = begin + 2 * scale.during
+        end = begin + during
         drive.look_until(begin)
         victim.behave(work=SLOW)
         drive.look_until(end)
