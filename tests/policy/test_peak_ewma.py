@@ -301,7 +301,7 @@ def test_an_endpoint_that_is_only_slow_is_not_called_avoided() -> None:
 
 @pytest.mark.parametrize("size", [2, 5, 16])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_what_is_avoided_is_never_picked_before_a_peer_that_did_not_fail(size: int, seed: int) -> None:
     dice = random.Random(seed)
     stage = Stage(*[dice.randrange(1, 4) for _ in range(size)], seed=seed)
