@@ -67,6 +67,11 @@ class Reload:
             problems.append(str(error))
         return problems
 
+    @property
+    def _zone(self) -> str:
+        """The sidecar's own: the registry's word holds until it gives another."""
+        return self.config.zone or self.sidecar.own_zone.known
+
     def _needs_balancer(self, entry: UpstreamEntry) -> bool:
         known = self.sidecar.by_name.get(entry.known_as)
         if known is None:
@@ -77,8 +82,7 @@ class Reload:
         known = self.sidecar.by_name.get(name)
         if known is None and name in self.balancers:
             classifier = self.classifiers.get(name)
-            zone = self.config.zone
-            self.fresh[name] = Upstream(self.sidecar.engine, entry, self.balancers[name], zone, classifier)
+            self.fresh[name] = Upstream(self.sidecar.engine, entry, self.balancers[name], self._zone, classifier)
             return self.fresh[name].listener
         if known is not None and known.entry.listen != entry.listen:
             self.moved[name] = known.build_listener(entry.listen)
@@ -149,7 +153,7 @@ class Reload:
         else:
             before = upstream.entry
             classifier = self.classifiers.get(name)
-            upstream.reconfigure(entry, self.balancers.get(name), self.config.zone, classifier)
+            upstream.reconfigure(entry, self.balancers.get(name), self._zone, classifier)
             if name in self.moved:
                 sidecar.former.append(upstream.move(self.moved[name]))
             refollow = _members_of(before) != _members_of(entry)

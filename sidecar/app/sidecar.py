@@ -19,6 +19,7 @@ from sidecar.admin.log import set_level
 from sidecar.admin.server import AdminServer
 from sidecar.admin.view import UpstreamView
 from sidecar.app.own_classifier import load_classifiers
+from sidecar.app.own_zone import OwnZone
 from sidecar.app.registration import Registration, build_registry
 from sidecar.app.reload import Reload
 from sidecar.app.upstream import Upstream, load_balancers
@@ -66,6 +67,7 @@ class Sidecar:
         # Membership and registration: the control room's side.
         self.registry, self.registry_host = build_registry(config.registry, environment, self.registry_counters)
         self.registration = self.build_registration(config, self.registry, self.registry_host)
+        self.own_zone = OwnZone(self)
 
         # The data path. The access log is its outermost ear: it hears what the caller saw.
         self.access = AccessLog(config.log)
@@ -121,7 +123,8 @@ class Sidecar:
         self.registration.start()
         loop = asyncio.get_running_loop()
         self._beat_at = self.now()
-        self._tasks = [loop.create_task(self._heartbeat()), loop.create_task(self._poll_config())]
+        forever = (self._heartbeat(), self._poll_config(), self.own_zone.run())
+        self._tasks = [loop.create_task(each) for each in forever]
         await self.admin.serve()
         gc.collect()
         gc.freeze()  # what lives as long as the process is never scanned again

@@ -122,6 +122,16 @@ class Upstream:
             watch = Watch(source, service, selection, level, settings, metrics=metrics, label=label)
             self._watches.append(asyncio.get_running_loop().create_task(watch.run()))
 
+    @property
+    def lacks_zone(self) -> bool:
+        """Whether it is to look at zones and does not know its own."""
+        return self.entry.balancing.zone_aware is not None and not self.cluster.zone
+
+    def settle_in(self, zone: str) -> None:
+        """The sidecar's own zone has been found out. One that is stated stays."""
+        if not self.cluster.zone:
+            self.cluster.reconfigure(self.cluster.balancer, self.entry.balancing, zone)
+
     def forget(self) -> None:
         """Stop asking the registry. The membership stays as it is."""
         for watch in self._watches:

@@ -115,7 +115,7 @@ def check_upstreams(config: Config) -> Iterator[Finding]:
             sentence = f"upstreams[{index}].balancing.hash_on '{hash_on}': a binary header cannot be hashed on"
             yield (*path, "balancing", "hash_on"), sentence
         aware = entry.balancing.zone_aware
-        if isinstance(aware, ZoneSettings) and not aware.own and config.zone == "":
+        if isinstance(aware, ZoneSettings) and not aware.own and config.zone == "" and not config.registry.consul:
             sentence = (
                 f"upstreams[{index}].balancing.zone_aware needs the sidecar's zone: set own, or service.meta.zone"
             )

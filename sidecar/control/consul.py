@@ -44,6 +44,12 @@ class HeldEntry(Struct, rename="pascal"):
     checks: list[CheckEntry] | None = None
 
 
+class AgentEntry(Struct, rename="pascal"):
+    """What the agent says of itself."""
+
+    meta: dict[str, str] | None = None
+
+
 class ConsulRegistry(Registry):
     """A Consul agent. Raises ValueError when built with an address that makes no sense."""
 
@@ -99,6 +105,18 @@ class ConsulRegistry(Registry):
         query = BlockingQuery(self.client, service, discovery, self.settings, self.metrics, self.clock)
         while True:
             yield await query.next()
+
+    async def locate(self) -> str:
+        """`zone` in the metadata of the agent's node, as members there are taken to be in it. Needs agent:read."""
+        await self.client.load()
+        answer = await self.client.get("look up its own node, which needs agent:read", "/v1/agent/self", [])
+        try:
+            return (msgspec.json.decode(answer.body, type=AgentEntry).meta or {}).get("zone", "")
+        except msgspec.DecodeError as error:
+            raise RegistryError(
+                f"{self.client.label} described itself in a form that makes no sense ({error}):"
+                f" {self.client.excerpt(answer.body)}"
+            ) from None
 
     async def close(self) -> None:
         """Close the connections to the agent; registrations stay."""

@@ -84,6 +84,10 @@ class Registry(abc.ABC):
         Raises `RegistryError`; the caller backs off and calls again. It ends only by being closed.
         """
 
+    async def locate(self) -> str:
+        """The zone that the registry knows this machine to be in; empty: it knows none. Raises `RegistryError`."""
+        return ""
+
     @abc.abstractmethod
     async def close(self) -> None:
         """Give back connections. Registrations stay."""

@@ -13,8 +13,9 @@ class ZoneSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     own: Annotated[
         str | None,
         Meta(
-            description="The sidecar's own zone; `service.meta.zone` if unset. Instances state theirs as `zone` in"
-            " their metadata, else as Consul's locality, else as `zone` in the metadata of their node.",
+            description="The sidecar's own zone; if unset `service.meta.zone`, else `zone` in the metadata of the"
+            " Consul agent's node. Instances state theirs as `zone` in their metadata, else as Consul's locality, else"
+            " as `zone` in the metadata of their node.",
             examples=["eu-west-1a"],
         ),
     ] = None

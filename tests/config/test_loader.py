@@ -332,8 +332,9 @@ def test_zone_awareness_needs_to_know_the_zone() -> None:
     (found,) = problems(upstream("balancing: {zone_aware: }"))
     assert "upstreams[0].balancing.zone_aware needs the sidecar's zone: set own, or service.meta.zone" in found
     assert problems(upstream("balancing: {zone_aware: {own: '${ZONE}'}}"), {"ZONE": "a"}) == []
-    registered = "registry: {consul: {}}\nservice: {name: s, port: 1, meta: {zone: a}}\n"
+    registered = "registry: {file: {path: /r}}\nservice: {name: s, port: 1, meta: {zone: a}}\n"
     assert problems(registered + upstream("balancing: {zone_aware: }")) == []
+    assert problems("registry: {consul: {}}\n" + upstream("balancing: {zone_aware: }")) == []  # Consul may know it
 
 
 def test_levels_load_and_one_that_could_never_be_used_is_refused() -> None:

@@ -266,6 +266,29 @@ def test_registering_again_leaves_the_operators_maintenance_in_place(agent: Cons
     together(agent, body)
 
 
+def test_a_node_that_states_no_zone_has_none(agent: ConsulAgent) -> None:
+    async def body(registry: ConsulRegistry, _: Listening) -> None:
+        assert await registry.locate() == ""
+
+    together(agent, body)
+
+
+def test_an_agent_that_describes_itself_in_garbage_is_an_error_with_a_sentence() -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"Meta": "z9"})
+
+    async def scene() -> None:
+        async with FakeAgent(answer) as fake:
+            registry = ConsulRegistry(ConsulSettings(address=fake.address), {})
+            try:
+                with pytest.raises(RegistryError, match="described itself in a form that makes no sense"):
+                    await registry.locate()
+            finally:
+                await registry.close()
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize("trouble", ["refuses", "hangs"])
 def test_a_release_whose_notice_comes_to_nothing_deregisters_all_the_same(
     trouble: str, monkeypatch: pytest.MonkeyPatch

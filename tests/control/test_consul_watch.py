@@ -140,6 +140,7 @@ def test_an_instance_that_states_no_zone_is_in_that_of_its_node(agent: ConsulAge
         scene.register("own", 3102, Meta={"zone": "z1"})
         await scene.has(3101, 3102)
         assert [endpoint.member.zone for endpoint in scene.cluster.endpoints] == ["z9", "z1"]
+        assert await scene.registry.locate() == "z9"
 
     watching(agent, "zoned", body)
 
