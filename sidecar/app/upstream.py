@@ -104,7 +104,11 @@ class Upstream:
 
     def notes(self, now: float) -> tuple[str, ...]:
         """What its RPCs pass at present, in sentences for an operator."""
-        return tuple(self.dispatch.gate.notes(now)) if self.dispatch.gate is not None else ()
+        gate, methods = self.dispatch.gate, self.dispatch.methods
+        notes = list(gate.notes(now)) if gate is not None else []
+        if methods is not None and methods.throttle is not None and methods.throttle.note:
+            notes.append(methods.throttle.note)
+        return tuple(notes)
 
     def follow(self, registry: Registry | None, settings: RegistrySettings, metrics: RegistryMetrics) -> None:
         """Take the membership from `registry`, or from the file's own endpoints, from now on."""

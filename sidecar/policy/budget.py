@@ -108,6 +108,14 @@ class RetryThrottle:
         """An RPC succeeded."""
         self.tokens = min(float(self.most), self.tokens + self.ratio)
 
+    @property
+    def note(self) -> str:
+        """Why there are no retries at present, for an operator; empty while there may be."""
+        if self.open:
+            return ""
+        left = f"{self.tokens:g} of {self.most} tokens are left, and a retry needs more than half"
+        return f"retries and hedges pause, since attempts fail: {left}"
+
     def __repr__(self) -> str:
         return f"<RetryThrottle tokens={self.tokens:g} of {self.most}>"
 

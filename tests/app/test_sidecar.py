@@ -119,6 +119,18 @@ async def test_what_rpcs_pass_is_kept_by_a_reload_that_does_not_change_it(tmp_pa
 
 
 @on_loop
+async def test_retries_that_pause_are_noted(tmp_path: Path) -> None:
+    async with running(tmp_path, upstreams=[upstream("orders", retry={"idempotent": True})]) as place:
+        methods = place.sidecar.by_name["orders"].dispatch.methods
+        assert methods is not None
+        assert methods.throttle is not None
+        assert place.sidecar.upstreams()[0].notes == ()
+        for _ in range(12):
+            methods.throttle.fail()
+        assert place.sidecar.upstreams()[0].notes == (methods.throttle.note,)
+
+
+@on_loop
 async def test_reload_adds_moves_and_removes_upstreams(tmp_path: Path) -> None:
     async with running(tmp_path, upstreams=[upstream("orders"), upstream("prices")]) as place:
         orders, prices = place.bound("orders"), place.bound("prices")

@@ -113,6 +113,16 @@ def test_eleven_successes_reopen_what_a_total_failure_has_closed() -> None:
     assert seen == [False] * 10 + [True]
 
 
+def test_while_retries_pause_it_says_so() -> None:
+    throttle = RetryThrottle(ThrottleSettings(max_tokens=4))
+    throttle.fail()
+    assert throttle.note == ""
+    throttle.fail()
+    assert throttle.note == (
+        "retries and hedges pause, since attempts fail: 2 of 4 tokens are left, and a retry needs more than half"
+    )
+
+
 def test_rpcs_that_are_lost_with_one_connection_are_one_failure() -> None:
     throttle = RetryThrottle(ThrottleSettings())
     for _ in range(500):
