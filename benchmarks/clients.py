@@ -1,10 +1,15 @@
-"""A real gRPC client and server, grpcio's: they index other headers and batch otherwise than h2load does."""
+"""A real gRPC client and server, grpcio's: they index other headers and batch otherwise than h2load does.
+
+They are slow enough for a CPU to halt between two RPCs. So that the price of waking it is not what is measured, all of
+them share one CPU with the proxy.
+"""
 
 from __future__ import annotations
 
 import json
 
 from benchmarks.case import Case, Figures, Metric, Scale
+from benchmarks.process import Placement
 from benchmarks.stage import Stage
 from benchmarks.subject import Subject
 from benchmarks.verify import open_greeter
@@ -31,4 +36,4 @@ def _case(scale: Scale, in_flight: int) -> Case:
             seen = json.loads(stage.python("benchmarks.greeter", *arguments, f"--rpcs={rpcs}"))
         return {"cpu": reading.us_per(seen["rpcs"]), "p50": seen["p50"], "p99": seen["p99"]}
 
-    return Case("grpc", f"{in_flight}-in-flight", METRICS, run)
+    return Case("grpc", f"{in_flight}-in-flight", METRICS, run, placement=Placement.together)
