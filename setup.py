@@ -27,6 +27,7 @@ EXTENSIONS = (
     "sidecar/http2/native_receiving.pyx",
     "sidecar/http2/native.pyx",
     "sidecar/telemetry/metrics.py",
+    "sidecar/rpc/deadline.py",
     "sidecar/rpc/metadata.py",
     "sidecar/policy/window.py",
     "sidecar/policy/standing.py",

@@ -53,6 +53,7 @@ cdef class HpackEncoder:
     cdef bint varies  # the block in `scratch` has a field that differs in every RPC: no recipe is worth it
 
     cdef bytes encode(self, HeaderBlock block)
+    cdef bytes _extend(self, bytes head, HeaderBlock block)
     cpdef object resize(self, uint32_t limit)
 
     cdef int _write_down(self, HeaderBlock block, bytes encoded) except -1

@@ -129,6 +129,8 @@ cdef class HpackEncoder:
         cdef uint64_t generation = self.generation
         cdef bint announces = self.resized
         cdef bytes encoded
+        if block.base is not None:
+            return self._extend(self.encode(block.base), block)
         if self.recipes == NULL:
             self._allocate()
         recipe = &self.recipes[_slot(<PyObject*> block, self.recipe_bits)]
@@ -141,6 +143,21 @@ cdef class HpackEncoder:
             return encoded
         if self._seen_lately(<PyObject*> block):
             self._write_down(block, encoded)
+        return encoded
+
+    cdef bytes _extend(self, bytes head, HeaderBlock block):
+        """The octets of a block whose base leaves as `head`: fields are encoded in order, so they are head and last field."""
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(head)
+        cdef tuple field = <tuple> block.fields[len(block.fields) - 1]
+        cdef uint8_t* at
+        cdef bytes encoded
+        self.scratch.length = 0
+        at = buffer_extend(&self.scratch, block.size - block.base.size)
+        self.scratch.length = self._encode_field(at, field, block.never_indexed) - self.scratch.start
+        encoded = PyBytes_FromStringAndSize(NULL, length + self.scratch.length)
+        memcpy(PyBytes_AS_STRING(encoded), PyBytes_AS_STRING(head), length)
+        memcpy(PyBytes_AS_STRING(encoded) + length, self.scratch.start, self.scratch.length)
+        buffer_clear(&self.scratch)
         return encoded
 
     cdef int _write_down(self, HeaderBlock block, bytes encoded) except -1:

@@ -10,9 +10,14 @@ cdef class HeaderBlock:
     cdef readonly frozenset never_indexed
     cdef readonly Py_ssize_t size
     cdef public object meaning
+    cdef readonly HeaderBlock base
 
     @cython.locals(field=tuple, key=bytes)
     cpdef bytes get(self, bytes name)
+
+
+@cython.locals(block=HeaderBlock)
+cpdef HeaderBlock extend_block(HeaderBlock base, bytes name, bytes value)
 
 
 cdef class StreamSink:

@@ -34,9 +34,10 @@ class HeaderBlock:
     A codec may hand out the same object again for the same block (interning), so that what a caller derives
     from it is derived once: `meaning` is the caller's own place for that; the codec never looks at it.
     `never_indexed` holds the names that arrived as never-indexed literals; they leave the same way (H2-24).
+    `base` is the block that this one repeats but for its last field, if it is one that `extend_block` made.
     """
 
-    __slots__ = ("fields", "meaning", "never_indexed", "size")
+    __slots__ = ("base", "fields", "meaning", "never_indexed", "size")
 
     def __init__(self, fields: Sequence[Field], never_indexed: frozenset[bytes] = frozenset()) -> None:
         self.fields: tuple[Field, ...] = tuple(fields)
@@ -46,6 +47,7 @@ class HeaderBlock:
             size += len(name) + len(value) + 32
         self.size: int = size  # RFC 9113 section 6.5.2: octets of names and values plus 32 each
         self.meaning: object = None
+        self.base: HeaderBlock | None = None
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of `name`, or None."""
@@ -56,6 +58,17 @@ class HeaderBlock:
 
     def __repr__(self) -> str:
         return f"<HeaderBlock {list(self.fields)!r}>"
+
+
+def extend_block(base: HeaderBlock, name: bytes, value: bytes) -> HeaderBlock:
+    """`base` with one more field. A codec that knows the octets of `base` by heart has only that one to encode."""
+    block = HeaderBlock.__new__(HeaderBlock)
+    block.fields = base.fields + ((name, value),)  # noqa: RUF005 (compiled, this is one allocation)
+    block.never_indexed = base.never_indexed
+    block.size = base.size + len(name) + len(value) + 32
+    block.meaning = None
+    block.base = base
+    return block
 
 
 class StreamSink:

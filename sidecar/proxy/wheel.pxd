@@ -2,6 +2,7 @@
 
 cimport cython
 
+cdef double _TICK
 
 cdef class Alarm:
     cdef public long long tick
@@ -18,5 +19,5 @@ cdef class Wheel:
     @cython.locals(tick=cython.longlong, bucket=dict)
     cpdef object cancel(self, Alarm alarm)
     cpdef object next_at(self)
-    @cython.locals(alarm=Alarm)
+    @cython.locals(alarm=Alarm, tick=cython.longlong)
     cpdef int advance(self, double now) except -1

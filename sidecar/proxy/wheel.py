@@ -16,6 +16,8 @@ TICK = 0.001  # seconds; the deadline of an RPC must be answered within 10 ms (G
 # may be here already, unread. Seconds.
 OVERSLEPT = 0.1
 
+_TICK = TICK  # a number of its own, so that the compiled form reckons without objects
+
 
 class Alarm:
     """Something that happens at an instant unless cancelled. Subclasses say what in `ring`."""
@@ -48,7 +50,7 @@ class Wheel:
         """Ring `alarm` at `due_at`; an alarm that was set before rings only then."""
         if alarm.tick:
             self.cancel(alarm)
-        tick = int(due_at / TICK) + 1
+        tick = int(due_at / _TICK) + 1
         alarm.tick = tick
         bucket = self._buckets.get(tick)
         if bucket is None:
@@ -79,7 +81,7 @@ class Wheel:
 
     def advance(self, now: float) -> int:
         """Ring everything due; returns how many. What is set by a ring for now or earlier rings the next time."""
-        tick = int(now / TICK + 1e-6)
+        tick = int(now / _TICK + 1e-6)
         due: list[Alarm] = []
         ticks = self._ticks
         while ticks and ticks[0] <= tick:

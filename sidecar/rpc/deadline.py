@@ -14,13 +14,13 @@ _UNIT_SECONDS: Final[dict[int, float]] = {
 }
 
 # Largest first-fitting unit for eight digits, finest first.
-_ENCODINGS: Final[tuple[tuple[float, bytes], ...]] = (
-    (1e-9, b"n"),
-    (1e-6, b"u"),
-    (1e-3, b"m"),
-    (1.0, b"S"),
-    (60.0, b"M"),
-    (3600.0, b"H"),
+_ENCODINGS: Final[tuple[tuple[float, str], ...]] = (
+    (1e-9, "n"),
+    (1e-6, "u"),
+    (1e-3, "m"),
+    (1.0, "S"),
+    (60.0, "M"),
+    (3600.0, "H"),
 )
 _MOST: Final = 99_999_999
 
@@ -45,7 +45,8 @@ def encode_timeout(seconds: float) -> bytes:
     Nothing left becomes `1n`: zero would be legal but servers differ on it.
     """
     for unit, letter in _ENCODINGS:
-        count = int(seconds / unit)
-        if count <= _MOST:
-            return b"%d%s" % (count if count > 0 else 1, letter)
+        scaled = seconds / unit
+        if scaled < _MOST + 1.0:
+            count = int(scaled)
+            return f"{count if count > 0 else 1}{letter}".encode()
     return b"%dH" % _MOST

@@ -2,7 +2,8 @@
 
 cimport cython
 
-from sidecar.http2.interface cimport HeaderBlock
+from sidecar.http2.interface cimport HeaderBlock, extend_block
+from sidecar.rpc.deadline cimport encode_timeout, parse_timeout
 
 
 cdef class RequestHead:
@@ -33,4 +34,5 @@ cpdef RequestHead read_request(HeaderBlock block)
 @cython.locals(head=ResponseHead)
 cpdef ResponseHead read_response(HeaderBlock block)
 cpdef int status_of_answer(ResponseHead response, int http_status, bint grpc) except -2
+@cython.locals(made=HeaderBlock)
 cpdef HeaderBlock build_request(RequestHead head, HeaderBlock block, object remaining, int attempts)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sidecar.http2.interface import Field, HeaderBlock
+from sidecar.http2.interface import Field, HeaderBlock, extend_block
 from sidecar.rpc import status as codes
 from sidecar.rpc.deadline import encode_timeout, parse_timeout
 
 _TE: Final = (b"te", b"trailers")
+_ATTEMPTS: Final = b"grpc-previous-rpc-attempts"
 NO_STATUS: Final = -1
 PUSHBACK: Final = b"grpc-retry-pushback-ms"
 _SERVER_ERRORS: Final = 500  # HTTP statuses
@@ -72,7 +73,7 @@ class RequestHead:
                 self.timeout = parse_timeout(value)
                 timed = self.timeout is not None
                 self.malformed_timeout = not timed
-            elif name == b"grpc-previous-rpc-attempts" and value.isdigit() and len(value) < 6:
+            elif name == _ATTEMPTS and value.isdigit() and len(value) < 6:
                 self.previous_attempts = int(value)
         self.is_grpc: bool = is_grpc(self.content_type)
         needs_te = self.is_grpc and not te
@@ -180,18 +181,15 @@ def build_request(head: RequestHead, block: HeaderBlock, remaining: float | None
 
     `remaining` is the time left in seconds, None without a deadline; `attempts` how many were made before this one.
     """
-    forward = head.forward if head.forward is not None else block
-    if head.malformed_timeout:
-        remaining = None  # it passes untouched, and a second one beside it would say more than the app did (GR-41)
-    if remaining is None and not attempts:
-        return forward
-    fields = list(forward.fields)
-    if remaining is not None:
-        fields.append((b"grpc-timeout", encode_timeout(remaining)))
+    made = head.forward if head.forward is not None else block
+    if attempts and made.get(_ATTEMPTS) is not None:
+        made = HeaderBlock([field for field in made.fields if field[0] != _ATTEMPTS], made.never_indexed)
+    # A malformed timeout passes untouched, and a second one beside it would say more than the app did (GR-41).
+    if remaining is not None and not head.malformed_timeout:
+        made = extend_block(made, b"grpc-timeout", encode_timeout(remaining))
     if attempts:
-        fields = [field for field in fields if field[0] != b"grpc-previous-rpc-attempts"]
-        fields.append((b"grpc-previous-rpc-attempts", b"%d" % (head.previous_attempts + attempts)))
-    return HeaderBlock(fields, forward.never_indexed)
+        made = extend_block(made, _ATTEMPTS, b"%d" % (head.previous_attempts + attempts))
+    return made
 
 
 def build_trailers_only(head: RequestHead, status: int, message: str, pushback: float = 0.0) -> HeaderBlock:

@@ -6,10 +6,22 @@ import pytest
 
 from sidecar.http2 import constants as c
 from sidecar.http2.errors import HeaderListTooLarge, LocalProtocolError
-from sidecar.http2.interface import HeaderBlock, StreamSink
+from sidecar.http2.interface import HeaderBlock, StreamSink, extend_block
 from tests import frames
 from tests.http2.conftest import MakeScript
 from tests.http2.script import REQUEST, RESPONSE, TRAILERS, Script
+
+
+def test_an_extended_block_is_its_base_and_one_more_field(client: MakeScript) -> None:
+    base = HeaderBlock(REQUEST, frozenset((b"x-token",)))
+    whole = HeaderBlock((*REQUEST, (b"grpc-timeout", b"1S")), base.never_indexed)
+    block = extend_block(base, b"grpc-timeout", b"1S")
+    assert (block.fields, block.size, block.never_indexed) == (whole.fields, whole.size, whole.never_indexed)
+    script = client()
+    for _ in range(4):  # until everything about its base is known by heart
+        script.codec.send_headers(script.codec.open_stream(StreamSink()), block, True)
+    sent = [tuple(head.fields) for head in script.sent("Headers")]
+    assert sent == [whole.fields] * 4
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 9])

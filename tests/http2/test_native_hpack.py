@@ -9,7 +9,7 @@ from hpack import Decoder, Encoder, HeaderTuple, HPACKError, NeverIndexedHeaderT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.http2.interface import HeaderBlock
+from sidecar.http2.interface import HeaderBlock, extend_block
 from tests.conftest import CODEC_NAMES
 from tests.http2.script import REQUEST, RESPONSE, TRAILERS
 
@@ -169,6 +169,28 @@ def test_hpack_decodes_what_is_encoded(blocks: list[list[tuple[bytes, bytes]]], 
             reader.max_allowed_table_size = size
         decoded = reader.decode(ours.encode_block(made[turn]), raw=True)
         assert tuple((bytes(name), bytes(value)) for name, value in decoded) == made[turn].fields
+
+
+@settings(max_examples=150, deadline=None)
+@given(blocks=CONNECTION, added=st.lists(st.tuples(st.integers(0, 24), NAMES, VALUES), min_size=1), data=st.data())
+def test_an_extended_block_is_read_as_its_base_and_one_more(
+    blocks: list[list[tuple[bytes, bytes]]], added: list[tuple[int, bytes, bytes]], data: st.DataObject
+) -> None:
+    """The same bases again and again, each time with another field, while the table moves and changes its size."""
+    encoder, theirs = HpackEncoder(), Decoder(max_header_list_size=1 << 20)
+    bases = [HeaderBlock(fields) for fields in blocks]
+    for index, name, value in added:
+        size = data.draw(TABLE_SIZES)
+        if size is not None:
+            encoder.resize(size)
+            theirs.max_allowed_table_size = size
+        base = bases[index % len(bases)]
+        block = extend_block(base, name, value)
+        if data.draw(st.booleans()):
+            block = extend_block(block, b"grpc-previous-rpc-attempts", b"1")
+        for sent in (block, base):
+            read = theirs.decode(encoder.encode_block(sent), raw=True)
+            assert [(bytes(one[0]), bytes(one[1])) for one in read] == list(sent.fields)
 
 
 def test_a_field_enters_the_table_on_its_second_way_out() -> None:
