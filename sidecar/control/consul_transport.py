@@ -11,11 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
-import consul
-import consul.aio
-import consul.base
-import consul.exceptions
 
+from sidecar.control.consul_package import consul
 from sidecar.control.consul_target import Target
 from sidecar.control.registry import RegistryError
 

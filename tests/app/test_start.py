@@ -14,7 +14,7 @@ from tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 # Each of them takes longer to import than the data path takes to forward its first RPC.
-HEAVY = ("aiohttp", "consul", "grpc", "h2", "prometheus_client")
+HEAVY = ("aiohttp", "consul", "grpc", "h2", "prometheus_client", "requests")
 
 # Starts and ends a whole sidecar. Prints each heavy library at the moment it is asked for, and whether the app could
 # connect by then.
@@ -69,3 +69,12 @@ def test_admin_api_and_consul_are_imported_after_the_app_can_connect(tmp_path: P
     consul = {"consul": {"address": "127.0.0.1:1"}}
     found = imports_of(tmp_path, registry=consul, admin={"listen": "127.0.0.1:0"})
     assert found == {"aiohttp late", "consul late"}
+
+
+def test_the_part_of_py_consul_that_is_left_out_can_still_be_had() -> None:
+    program = (
+        "from sidecar.control.consul_package import consul; import sys; assert 'requests' not in sys.modules; "
+        "import consul.std; print(consul.std.Consul.__name__, consul.aio.Consul.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("Consul Consul\n", "")
