@@ -14,4 +14,10 @@ class FewestInFlight(Balancer):
     wants_context = False
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
-        return min(cluster.pickable, key=lambda endpoint: endpoint.in_flight)
+        best = cluster.pickable[0]
+        fewest = best.in_flight
+        for endpoint in cluster.pickable:  # a loop, not `min` with a key: that would be a call for each endpoint
+            in_flight = endpoint.in_flight
+            if in_flight < fewest:
+                best, fewest = endpoint, in_flight
+        return best
