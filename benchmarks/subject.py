@@ -279,7 +279,9 @@ def sidecars(codec: str) -> dict[str, Subject]:
         "sidecar-own-balancer": subject(
             "sidecar-own-balancer", _sidecar_command(codec, "benchmarks.own_balancer:FewestInFlight")
         ),
-        "sidecar-subset": subject("sidecar-subset", _sidecar_command(codec, discovery={"subset_size": FEW})),
+        "sidecar-subset": subject(
+            "sidecar-subset", _sidecar_command(codec, discovery={"subset_size": FEW}), consul=True
+        ),
     }
 
 
