@@ -32,6 +32,7 @@ class Goodbye:
     say: Callable[[Wire, int, int], None]
     stays: bool = False
     executes: bool = False  # the server names the RPC as one that it took on, and goes without its answer
+    serves_on: bool = False  # it names no last stream: what was on its way already is served as well
 
     def allowed(self, position: int) -> str:
         """The one status that the app may see: what was not processed is tried elsewhere, what may have run is not."""
@@ -71,7 +72,7 @@ def _cut(code: int) -> Callable[[Wire, int, int], None]:
 GOODBYES: Final = (
     Goodbye("graceful: two steps", _twice, stays=True),
     Goodbye("graceful: the last stream is the RPC", _once(lambda stream: stream), stays=True),
-    Goodbye("graceful: no last stream yet", _once(lambda _: WINDOW), stays=True),
+    Goodbye("graceful: no last stream yet", _once(lambda _: WINDOW), stays=True, serves_on=True),
     Goodbye("graceful: too many pings", _once(lambda stream: stream, ENHANCE_YOUR_CALM), stays=True),
     Goodbye("abrupt: nothing was processed", _once(lambda _: 0)),
     Goodbye("abrupt: nothing was processed, too many pings", _once(lambda _: 0, ENHANCE_YOUR_CALM)),
@@ -83,13 +84,20 @@ GOODBYES: Final = (
 def serve(wire: Wire) -> None:
     """Echo unary RPCs in order, for ever."""
     wire.greet()
+    _serve_on(wire)
+
+
+def _serve_on(wire: Wire) -> None:
     while True:
         for _ in _steps(wire):
             pass
 
 
 def script(goodbye: Goodbye, position: int) -> Callable[[Wire], None]:
-    """Serve one RPC and say goodbye at `position`; then serve no other one, nor that one if the way is abrupt."""
+    """Serve one RPC and say goodbye at `position`; then serve no other one, nor that one if the way is abrupt.
+
+    The app may have sent its next RPC before it hears the goodbye: whose that is depends on the last stream that is named.
+    """
 
     def play(wire: Wire) -> None:
         wire.greet()
@@ -98,6 +106,8 @@ def script(goodbye: Goodbye, position: int) -> Callable[[Wire], None]:
                 goodbye.say(wire, stream, position)
                 if not goodbye.stays:
                     break
+        if goodbye.serves_on:
+            _serve_on(wire)
         wire.wait_closed()
 
     return play
