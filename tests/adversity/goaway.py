@@ -96,7 +96,7 @@ def _serve_on(wire: Wire) -> None:
 def script(goodbye: Goodbye, position: int) -> Callable[[Wire], None]:
     """Serve one RPC and say goodbye at `position`; then serve no other one, nor that one if the way is abrupt.
 
-    The app may have sent its next RPC before it hears the goodbye: whose that is depends on the last stream that is named.
+    The app may have sent its next RPC before it hears the goodbye: whose that is depends on the last stream named.
     """
 
     def play(wire: Wire) -> None:
