@@ -23,8 +23,9 @@ def growth(scale: Scale) -> list[Case]:
     """The three growths."""
     connections = [_connections(scale, count) for count in ((1000,) if scale.quick else (10, 100, 1000))]
     lone = _endpoints(scale, "lone", 1, 1, Placement.together)
-    saturated = [] if scale.quick else [_endpoints(scale, "saturated", 4, 32, Placement.apart)]
-    return [*connections, lone, *saturated, _streams(scale)]
+    if scale.quick:
+        return [*connections, lone]
+    return [*connections, lone, _endpoints(scale, "saturated", 4, 32, Placement.apart), _streams(scale)]
 
 
 def _connections(scale: Scale, count: int) -> Case:
