@@ -24,7 +24,7 @@ COPY . .
 RUN SIDECAR_REQUIRE_EXTENSIONS=1 /opt/build/bin/python -m pip wheel \
         --no-deps --no-build-isolation --wheel-dir /opt/wheel . \
     && /opt/build/bin/python -m pip --python /opt/sidecar/bin/python install --no-deps --no-index /opt/wheel/*.whl \
-    && /opt/sidecar/bin/sidecar version --json | tee /dev/stderr | grep -q '"compiled": true'
+    && /opt/sidecar/bin/sidecar version --json | tee /dev/stderr | grep '"compiled": true' > /dev/null
 
 FROM gcr.io/distroless/python3-debian13:nonroot
 ARG VERSION=0.1.0
