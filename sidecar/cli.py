@@ -69,7 +69,7 @@ def run_sidecar(args: argparse.Namespace, environment: Environment) -> int:
     """Run until told to end."""
     if not args.config:
         return misuse("sidecar run: give --config FILE, or set SIDECAR_CONFIG")
-    gc.disable()  # a start makes no garbage worth a tenth of its time; it is enabled when everything is loaded
+    gc.disable()  # a start makes no garbage worth looking for; it is enabled when everything is loaded
     from sidecar.app import run
 
     overrides = {each.key: value for each in OVERRIDES if (value := getattr(args, each.key))}

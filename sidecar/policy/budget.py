@@ -94,15 +94,16 @@ class RetryThrottle:
         """Whether retries are allowed."""
         return self.tokens > self.most / 2
 
-    def fail(self) -> None:
-        """An attempt failed in a way that can be retried, or the endpoint asked not to retry."""
-        self.tokens = max(0.0, self.tokens - 1)
+    def fail(self, lost_at: float | None = None) -> None:
+        """An attempt failed in a way that can be retried, or the endpoint asked not to retry.
 
-    def lose(self, now: float) -> None:
-        """An attempt went with its connection: those that a connection takes with it, it takes in one instant."""
-        if now != self.lost_at:
-            self.lost_at = now
-            self.fail()
+        `lost_at`: it went with its connection, which takes all of its attempts with it in that one instant.
+        """
+        if lost_at is not None:
+            if lost_at == self.lost_at:
+                return
+            self.lost_at = lost_at
+        self.tokens = max(0.0, self.tokens - 1)
 
     def succeed(self) -> None:
         """An RPC succeeded."""

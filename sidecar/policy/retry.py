@@ -104,10 +104,7 @@ class RetryPolicy:
         refused = failure.pushback is not None and failure.pushback < 0
         retriable = self.retriable(failure)
         if throttle is not None and (retriable or refused):
-            if failure.lost:
-                throttle.lose(now)
-            else:
-                throttle.fail()
+            throttle.fail(lost_at=now if failure.lost else None)
         if not retriable:
             return GiveUp(NOT_RETRIABLE)
         if failure.committed:

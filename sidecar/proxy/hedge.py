@@ -203,10 +203,7 @@ class Hedge(Alarm):
         """An attempt ended without an answer, and was closed. True: another runs or follows."""
         exchange = self.exchange
         if self.throttle is not None:
-            if why == CONNECTION_LOST:
-                self.throttle.lose(exchange.engine.now)
-            else:
-                self.throttle.fail()
+            self.throttle.fail(lost_at=exchange.engine.now if why == CONNECTION_LOST else None)
         self.racing = [trial for trial in self.racing if not trial.done]
         if self.racing:
             self._adopt(self.racing[0])

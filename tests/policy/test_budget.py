@@ -126,9 +126,9 @@ def test_while_retries_pause_it_says_so() -> None:
 def test_rpcs_that_are_lost_with_one_connection_are_one_failure() -> None:
     throttle = RetryThrottle(ThrottleSettings())
     for _ in range(500):
-        throttle.lose(NOW)
+        throttle.fail(lost_at=NOW)
     assert throttle.tokens == 19
-    throttle.lose(NOW + 0.001)
+    throttle.fail(lost_at=NOW + 0.001)
     assert throttle.tokens == 18
 
 
