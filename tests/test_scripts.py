@@ -1,10 +1,11 @@
-"""The scripts: what they write into a machine's package sources, and that they are what they should be."""
+"""The scripts: what they write into a machine's package sources, and that they are and end as they should."""
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -121,3 +122,45 @@ def test_the_interpreters_that_are_listed_really_run() -> None:
     assert minors
     assert minors == sorted(set(minors))
     assert set(minors) <= set(range(11, 15))
+
+
+def run_lanes(folder: Path, failing: str) -> subprocess.CompletedProcess[str]:
+    """`scripts/test` with every step replaced by one that only tells its exit status: 1 if its words have `failing`."""
+    scripts = folder / "scripts"
+    scripts.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "scripts" / "test", scripts)
+    verdict = f'case "$0 $*" in *{failing}*) exit 1 ;; esac'
+    steps = {name: verdict for name in ("lint", "sanitize", "install-tools")}
+    steps["pythons"] = "echo old; echo new"
+    steps["venv"] = 'echo "$PWD/$2"'
+    for interpreter in ("old", "new"):
+        (folder / interpreter / "bin").mkdir(parents=True, exist_ok=True)
+        steps[f"../{interpreter}/bin/python"] = verdict
+    for name, body in steps.items():
+        (scripts / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (scripts / name).chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "SIDECAR_NO_EXTENSIONS"}
+    return subprocess.run([scripts / "test"], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_the_tests_end_well_when_every_step_did(tmp_path: Path) -> None:
+    done = run_lanes(tmp_path, failing="nothing")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "scripts/test: everything passed.")
+
+
+@pytest.mark.parametrize(
+    ("failing", "named"),
+    [
+        ("lint", "Lint"),
+        ("durations=5?tests/http2", "Tests on "),
+        ("not?once", "Tests on "),
+        ("sanitize", "What is written for C, under AddressSanitizer"),
+        ("--durations=10", "Tests on "),
+    ],
+)
+def test_a_step_that_fails_is_named_at_the_end_and_fails_the_run(tmp_path: Path, failing: str, named: str) -> None:
+    done = run_lanes(tmp_path, failing=failing)
+    assert done.returncode == 1
+    before, last = done.stdout.splitlines()[-2:]
+    assert before == "scripts/test: something failed, see above:"
+    assert last.startswith(named)
