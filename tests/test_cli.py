@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -49,8 +49,9 @@ class AnswerOnce(BaseHTTPRequestHandler):
         body = self.server.body.encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(BrokenPipeError):  # who gave up waiting has gone
+            self.end_headers()
+            self.wfile.write(body)
 
     do_POST = do_GET
 

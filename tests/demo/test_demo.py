@@ -59,6 +59,7 @@ def check_account(log: str, registry: str) -> None:
     assert "\x1b" not in log, "a file is no terminal"
 
 
+@pytest.mark.once  # ten processes, interpreted and beside other tests, leave the client's sidecar no CPU: it sheds load
 def test_a_round_with_the_directory_of_leases_loses_nothing_unaccounted_for(tmp_path: Path) -> None:
     with demo(tmp_path, "--once", "--registry", "file", *BEATS) as running:
         assert running.wait(PATIENCE) == 0, running.log()
