@@ -1,7 +1,7 @@
 # HPACK decoding (RFC 7541): the dynamic table, the block memo and the limits of SE-01, SE-02 and SE-14.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from sidecar.http2.native_block cimport NativeBlock
 
@@ -13,21 +13,28 @@ cdef enum Decoded:
 
 cdef enum:
     LATELY = 8  # blocks that came once and may come again
+    SHORT_BLOCK = 28  # octets that a slot of the memo holds itself; it fills a cache line of 64
 
 cdef struct Row:  # one entry of the dynamic table
     PyObject* field  # owned (name, value) tuple
     uint32_t size  # RFC 7541 section 4.1
     uint16_t traits
 
-cdef struct Remembered:  # one slot of the block memo
+cdef struct Remembered:  # one slot of the block memo: one cache line, for nearly every block is short
     uint64_t hash
     uint64_t generation
-    PyObject* encoded  # owned bytes, NULL while nothing is kept
+    PyObject* block  # held by `memo_blocks`; NULL while nothing is kept
+    uint8_t* longer  # owned memory with the octets if they do not fit into `octets`, else NULL
+    uint32_t length
+    uint8_t[SHORT_BLOCK] octets
 
 
 cdef class HpackDecoder:
+    # What each block touches comes first.
     cdef readonly uint64_t generation  # of the dynamic table: changes whenever an index may mean something else
     cdef NativeBlock block  # what the last `decode` came to
+    cdef Remembered* memo
+    cdef uint32_t memo_slots  # a power of two, or 0
 
     # limits
     cdef int max_fields
@@ -47,8 +54,6 @@ cdef class HpackDecoder:
     cdef int stored
     cdef int room  # of both arrays
 
-    cdef Remembered* memo
-    cdef uint32_t memo_slots  # a power of two, or 0
     cdef uint64_t[LATELY] lately  # hashes
     cdef int next_lately
     cdef list memo_blocks  # of NativeBlock, beside `memo` and not in it: the garbage collector must see them

@@ -1,7 +1,7 @@
 """HPACK decoding by pointer. An indexed field is one more reference to the tuple in the table, never a copy.
 
 Rules for the pointers: `data` belongs to the caller for the whole call; every read is checked against the end;
-`rows`, `fields` and `memo` hold owned references, released in one place each.
+`rows` and `fields` hold owned references and `memo` owned octets, released in one place each.
 The block memo answers a block seen before under the same table with the very same object. It is sound because a
 block that changed nothing in the table means the same as long as the table's generation is the same.
 """
@@ -11,12 +11,15 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
 
 from sidecar.http2.hpack_table cimport ENTRY_OVERHEAD, STATIC_COUNT, static_field
 from sidecar.http2.huffman cimport huffman_decode
 from sidecar.http2.native_block cimport NativeBlock, field_traits, new_block
+
+cdef extern from "<stdlib.h>":
+    void* aligned_alloc(size_t alignment, size_t size)
 
 cdef enum:
     FIRST_ROOM = 16  # fields of a block
@@ -24,12 +27,14 @@ cdef enum:
     DEFAULT_TABLE = 4096  # RFC 9113 section 6.5.2; we never announce another
     FIRST_MEMO_SLOTS = 8  # a connection that repeats few blocks stays small
     MOST_MEMO_SLOTS = 64
+    SHARED_BLOCKS = 512  # of the process; a service has a few for each method and status
     MEMO_LONGEST = 512  # octets of a block that is worth remembering
     MAX_SIZE_UPDATES = 2  # per block (SE-14)
     ABUSE_FACTOR = 4  # over this many times a limit the connection goes (SE-01)
     INTEGER_OCTETS = 8  # of one integer, prefix included; no sane one is longer (RFC 7541 section 5.1)
 
 cdef frozenset NOTHING = frozenset()
+cdef dict _blocks = {}  # (fields, never indexed) -> NativeBlock that came at least twice on some connection
 cdef Row _static_rows[STATIC_COUNT + 1]  # 1..61; what they hold belongs to `hpack_table`
 
 cdef struct Cursor:
@@ -66,6 +71,19 @@ cdef inline uint64_t _hash(const uint8_t* data, Py_ssize_t length) noexcept:
         state = (state ^ chunk) * 0xFF51AFD7ED558CCDULL
         state ^= state >> 32
     return state
+
+
+cdef NativeBlock _shared(NativeBlock block):
+    """The one block for all connections that says the same: what is known of it, such as how it leaves, is known once."""
+    cdef tuple key = (block.fields, block.never_indexed)
+    cdef NativeBlock found = _blocks.get(key)
+    if found is not None:
+        return found
+    if len(_blocks) >= SHARED_BLOCKS:
+        _blocks.clear()  # what is in use comes back by itself
+    block.repeats = True
+    _blocks[key] = block
+    return block
 
 
 cdef inline int64_t _integer(Cursor* cursor, int prefix_bits) noexcept:
@@ -140,11 +158,11 @@ cdef class HpackDecoder:
             if (
                 slot.hash == hash
                 and slot.generation == generation
-                and slot.encoded != NULL
-                and PyBytes_GET_SIZE(<object> slot.encoded) == length
-                and memcmp(PyBytes_AS_STRING(<object> slot.encoded), data, length) == 0
+                and slot.block != NULL
+                and slot.length == length
+                and memcmp(&slot.octets[0] if slot.longer == NULL else slot.longer, data, length) == 0
             ):
-                self.block = <NativeBlock> self.memo_blocks[hash & (self.memo_slots - 1)]
+                self.block = <NativeBlock> slot.block
                 return DECODED_WHOLE
         outcome = self._decode_fields(data, length)
         if outcome == DECODED_WHOLE and self.generation == generation:
@@ -154,22 +172,28 @@ cdef class HpackDecoder:
     cdef int _remember(self, uint64_t hash, const uint8_t* data, Py_ssize_t length) except -1:
         """Keep the block when its octets come the second time: what differs in every RPC must push nothing out."""
         cdef Remembered* slot
-        cdef bytes encoded
+        cdef uint8_t* longer = NULL
         if not self._seen_lately(hash):
             return 0
         if self.memo == NULL:
             self._resize_memo(FIRST_MEMO_SLOTS)
         slot = &self.memo[hash & (self.memo_slots - 1)]
-        if slot.encoded != NULL and slot.generation == self.generation and self.memo_slots < MOST_MEMO_SLOTS:
+        if slot.block != NULL and slot.generation == self.generation and self.memo_slots < MOST_MEMO_SLOTS:
             self._resize_memo(2 * self.memo_slots)
             slot = &self.memo[hash & (self.memo_slots - 1)]
-        encoded = PyBytes_FromStringAndSize(<const char*> data, length)
-        Py_INCREF(encoded)
-        Py_XDECREF(slot.encoded)
-        slot.encoded = <PyObject*> encoded
-        self.memo_blocks[hash & (self.memo_slots - 1)] = self.block
+        if length > SHORT_BLOCK:
+            longer = <uint8_t*> malloc(length)
+            if longer == NULL:
+                raise MemoryError("no memory for a remembered block")
+        memcpy(&slot.octets[0] if longer == NULL else longer, data, length)
+        free(slot.longer)
+        slot.longer = longer
+        slot.length = <uint32_t> length
         slot.hash = hash
         slot.generation = self.generation
+        self.block = _shared(self.block)
+        self.memo_blocks[hash & (self.memo_slots - 1)] = self.block
+        slot.block = <PyObject*> self.block
         return 0
 
     cdef bint _seen_lately(self, uint64_t hash) noexcept:
@@ -185,9 +209,10 @@ cdef class HpackDecoder:
     cdef int _resize_memo(self, uint32_t slots) except -1:
         """A new memo, empty: what is in use comes back by itself."""
         self._forget_blocks()
-        self.memo = <Remembered*> calloc(slots, sizeof(Remembered))
+        self.memo = <Remembered*> aligned_alloc(sizeof(Remembered), slots * sizeof(Remembered))
         if self.memo == NULL:
             raise MemoryError("no memory for an HPACK memo")
+        memset(self.memo, 0, slots * sizeof(Remembered))
         self.memo_slots = slots
         self.memo_blocks = [None] * slots
         return 0
@@ -195,7 +220,7 @@ cdef class HpackDecoder:
     cdef void _forget_blocks(self) noexcept:
         cdef uint32_t i
         for i in range(self.memo_slots):
-            Py_XDECREF(self.memo[i].encoded)
+            free(self.memo[i].longer)
         free(self.memo)
         self.memo = NULL
         self.memo_slots = 0

@@ -1,10 +1,12 @@
 """HPACK encoding. The same few blocks leave all day, so that nearly every block is one recipe: one copy.
 
-A field enters the table when it is sent the second time, and never if it differs in every RPC. Secrets leave as
+A field enters the table when it is sent the second time, and never if it differs in every RPC; a block with such a
+field has a recipe only if it is known to repeat. Secrets leave as
 never-indexed literals (RFC 7541 section 7.1.3). Literals leave plain, because the reader's time is worth more than
 octets on a loopback; only what enters the table is Huffman coded, once.
 Rules for the pointers: the arrays hold owned references, released in `__dealloc__`, `_evict` or on replacement; what
-writes takes the place to write to and returns the place behind, within the room that `_encode_fields` has made.
+writes takes the place to write to and returns the place behind, within the room that `_encode_fields` has made. What
+`encode` leaves in `octets` is copied before any encoder is used again.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -12,12 +14,16 @@ from cpython.object cimport PyObject, PyObject_Hash
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from sidecar.http2.buffer cimport Buffer, buffer_clear, buffer_extend
 from sidecar.http2.hpack_table cimport ENTRY_OVERHEAD, STATIC_COUNT, static_index
 from sidecar.http2.huffman cimport huffman_encode, huffman_length
 from sidecar.http2.interface cimport HeaderBlock
+from sidecar.http2.native_block cimport NativeBlock
+
+cdef extern from "<stdlib.h>":
+    void* aligned_alloc(size_t alignment, size_t size)
 
 cdef enum:
     LARGEST_TABLE = 4096  # whatever the peer offers; rust h2 0.4.17 caps at 4096 too (SE-14)
@@ -36,6 +42,8 @@ cdef enum Secrecy:
     MAY_INDEX = 0
     NEVER_WORTH = 1  # differs in every RPC: a literal without indexing
     SECRET = 2  # a never-indexed literal
+
+cdef Buffer _scratch  # where blocks without a recipe are encoded: one for the process, which relies on the GIL
 
 cdef dict _secrecy = {
     b"authorization": SECRET,
@@ -95,6 +103,10 @@ cdef uint8_t* _write_literal(
     return _write_string(at, value, may_code)
 
 
+cdef bint _repeats(HeaderBlock block) noexcept:
+    return type(block) is NativeBlock and (<NativeBlock> block).repeats
+
+
 cdef class HpackEncoder:
     """The encoding context of one connection."""
 
@@ -107,11 +119,11 @@ cdef class HpackEncoder:
         self._forget_fields()
         free(self.rows)
         free(self.seen)
-        buffer_clear(&self.scratch)
 
     def encode_block(self, HeaderBlock block not None):
         """The octets of a block, for tests."""
-        return self.encode(block)
+        self.encode(block)
+        return PyBytes_FromStringAndSize(<const char*> self.octets, self.length)
 
     cpdef object resize(self, uint32_t limit):
         """The peer's HEADER_TABLE_SIZE. The next block announces the smallest size since the last one, then the final."""
@@ -123,57 +135,65 @@ cdef class HpackEncoder:
         self.limit = limit
         self._evict(limit)
 
-    cdef bytes encode(self, HeaderBlock block):
-        """The octets of a block. They count as sent: the table is what the peer's will be."""
+    cdef int encode(self, HeaderBlock block) except -1:
+        """The octets of a block go to `octets`. They count as sent: the table is what the peer's will be."""
         cdef Recipe* recipe
         cdef uint64_t generation = self.generation
         cdef bint announces = self.resized
-        cdef bytes encoded
         if block.base is not None:
-            return self._extend(self.encode(block.base), block)
+            return self._extend(block)
         if self.recipes == NULL:
             self._allocate()
         recipe = &self.recipes[_slot(<PyObject*> block, self.recipe_bits)]
         if recipe.block == <PyObject*> block and recipe.generation == generation and not announces:
-            return <bytes> recipe.encoded
+            self.octets = &recipe.octets[0] if recipe.longer == NULL else recipe.longer
+            self.length = recipe.length
+            return 0
         self._encode_fields(block)
-        encoded = PyBytes_FromStringAndSize(<char*> self.scratch.start, self.scratch.length)
-        buffer_clear(&self.scratch)
-        if announces or self.generation != generation or self.varies:
-            return encoded
+        self.octets = _scratch.start
+        self.length = _scratch.length
+        if announces or self.generation != generation or (self.varies and not _repeats(block)):
+            return 0
         if self._seen_lately(<PyObject*> block):
-            self._write_down(block, encoded)
-        return encoded
+            self._write_down(block)
+        return 0
 
-    cdef bytes _extend(self, bytes head, HeaderBlock block):
-        """The octets of a block whose base leaves as `head`: fields are encoded in order, so they are head and last field."""
-        cdef Py_ssize_t length = PyBytes_GET_SIZE(head)
+    cdef int _extend(self, HeaderBlock block) except -1:
+        """A block whose base may have a recipe: fields are encoded in order, so it is the base's octets and one field."""
         cdef tuple field = <tuple> block.fields[len(block.fields) - 1]
+        cdef Py_ssize_t head
         cdef uint8_t* at
-        cdef bytes encoded
-        self.scratch.length = 0
-        at = buffer_extend(&self.scratch, block.size - block.base.size)
-        self.scratch.length = self._encode_field(at, field, block.never_indexed) - self.scratch.start
-        encoded = PyBytes_FromStringAndSize(NULL, length + self.scratch.length)
-        memcpy(PyBytes_AS_STRING(encoded), PyBytes_AS_STRING(head), length)
-        memcpy(PyBytes_AS_STRING(encoded) + length, self.scratch.start, self.scratch.length)
-        buffer_clear(&self.scratch)
-        return encoded
+        self.encode(block.base)
+        head = self.length
+        if self.octets != _scratch.start:
+            _scratch.length = 0
+            memcpy(buffer_extend(&_scratch, head), self.octets, head)
+        at = buffer_extend(&_scratch, block.size - block.base.size)
+        _scratch.length = self._encode_field(at, field, block.never_indexed) - _scratch.start
+        self.octets = _scratch.start
+        self.length = _scratch.length
+        return 0
 
-    cdef int _write_down(self, HeaderBlock block, bytes encoded) except -1:
-        """A recipe for the next time."""
+    cdef int _write_down(self, HeaderBlock block) except -1:
+        """A recipe for the next time, from `octets`."""
         cdef uint64_t slot = _slot(<PyObject*> block, self.recipe_bits)
         cdef Recipe* recipe = &self.recipes[slot]
-        if recipe.encoded != NULL and recipe.generation == self.generation and self.recipe_bits < MOST_BITS:
+        cdef uint8_t* longer = NULL
+        if recipe.block != NULL and recipe.generation == self.generation and self.recipe_bits < MOST_BITS:
             self._resize_recipes(self.recipe_bits + 1)
             slot = _slot(<PyObject*> block, self.recipe_bits)
             recipe = &self.recipes[slot]
-        Py_INCREF(encoded)
-        Py_XDECREF(recipe.encoded)
+        if self.length > SHORT_RECIPE:
+            longer = <uint8_t*> malloc(self.length)
+            if longer == NULL:
+                raise MemoryError("no memory for an HPACK recipe")
+        memcpy(&recipe.octets[0] if longer == NULL else longer, self.octets, self.length)
+        free(recipe.longer)
         self.blocks[slot] = block
         recipe.block = <PyObject*> block
-        recipe.encoded = <PyObject*> encoded
         recipe.generation = self.generation
+        recipe.longer = longer
+        recipe.length = <uint32_t> self.length
         return 0
 
     cdef bint _seen_lately(self, PyObject* block) noexcept:
@@ -187,12 +207,14 @@ cdef class HpackEncoder:
         return False
 
     cdef int _encode_fields(self, HeaderBlock block) except -1:
-        """Into `scratch`. A block's size counts 32 octets a field, and no representation adds so many: it all fits."""
+        """Into `_scratch`. A block's size counts 32 octets a field, and no representation adds so many: it all fits."""
         cdef Py_ssize_t i
         cdef uint8_t* at
         self.varies = False
-        self.scratch.length = 0
-        at = buffer_extend(&self.scratch, block.size + SIZE_UPDATES_ROOM)
+        if _scratch.large != NULL:
+            buffer_clear(&_scratch)
+        _scratch.length = 0
+        at = buffer_extend(&_scratch, block.size + SIZE_UPDATES_ROOM)
         if self.resized:
             if self.smallest < self.limit:
                 at = _write_integer(at, 0x20, 5, self.smallest)
@@ -200,7 +222,7 @@ cdef class HpackEncoder:
             self.resized = False
         for i in range(len(block.fields)):
             at = self._encode_field(at, block.fields[i], block.never_indexed)
-        self.scratch.length = at - self.scratch.start
+        _scratch.length = at - _scratch.start
         return 0
 
     cdef uint8_t* _encode_field(self, uint8_t* at, tuple field, frozenset never_indexed) except NULL:
@@ -356,9 +378,10 @@ cdef class HpackEncoder:
     cdef int _resize_recipes(self, int bits) except -1:
         """None are left: what is in use comes back by itself."""
         self._forget_recipes()
-        self.recipes = <Recipe*> calloc(1 << bits, sizeof(Recipe))
+        self.recipes = <Recipe*> aligned_alloc(sizeof(Recipe), sizeof(Recipe) << bits)
         if self.recipes == NULL:
             raise MemoryError("no memory for HPACK recipes")
+        memset(self.recipes, 0, sizeof(Recipe) << bits)
         self.recipe_bits = bits
         self.blocks = [None] * (1 << bits)
         return 0
@@ -367,7 +390,7 @@ cdef class HpackEncoder:
         cdef int i
         if self.recipes != NULL:
             for i in range(1 << self.recipe_bits):
-                Py_XDECREF(self.recipes[i].encoded)
+                free(self.recipes[i].longer)
         free(self.recipes)
         self.recipes = NULL
 

@@ -34,6 +34,7 @@ cdef class NativeBlock(HeaderBlock):
     cdef int verdict
     cdef int status  # of a response, else 0
     cdef int64_t content_length  # -1: not announced
+    cdef bint repeats  # it came at least twice with the same octets, so that it may come again
     cdef bint to_head  # the method is HEAD: the answer's content-length announces nothing
 
 

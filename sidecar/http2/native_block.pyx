@@ -167,6 +167,7 @@ cdef NativeBlock new_block(tuple fields, const uint16_t* traits, Py_ssize_t size
     block.status = 0
     block.content_length = -1
     block.to_head = False
+    block.repeats = False
     _judge(block, traits)
     return block
 

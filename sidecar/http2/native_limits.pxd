@@ -4,16 +4,19 @@ from libc.stdint cimport uint64_t
 
 
 cdef class NativeFloodGuard:
-    cdef double tokens
-    cdef double refilled_at
-    cdef bint refilled
+    # What each RPC touches comes first, in one cache line.
+    cdef double now
+    cdef uint64_t streams
+    cdef uint64_t data_frames_sent
     cdef int queued_replies
     cdef int empty_data
     cdef int streams_this_read
+    cdef bint refilled
+    # Everything else.
+    cdef double tokens
+    cdef double refilled_at
     cdef uint64_t priorities
     cdef uint64_t window_updates
-    cdef uint64_t streams
-    cdef uint64_t data_frames_sent
 
     cdef double reset_rate
     cdef double reset_burst

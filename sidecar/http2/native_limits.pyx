@@ -21,10 +21,10 @@ cdef class NativeFloodGuard:
         self.max_priority_frames = settings.max_priority_frames
 
     cdef void refill(self, double now) noexcept:
-        if self.refilled and now > self.refilled_at:
-            self.tokens = min(self.reset_burst, self.tokens + (now - self.refilled_at) * self.reset_rate)
-        self.refilled_at = now
-        self.refilled = True
+        if not self.refilled:
+            self.refilled = True
+            self.refilled_at = now
+        self.now = now
 
     cdef bint one_empty_data_too_many(self) noexcept:
         """SE-08. The codec sets the count to 0 at any other DATA frame."""
@@ -32,7 +32,10 @@ cdef class NativeFloodGuard:
         return self.empty_data > self.max_empty_data_frames
 
     cdef bint one_reset_too_many(self) noexcept:
-        """SE-04, SE-12: the peer reset an unanswered stream, or made us reset one."""
+        """SE-04, SE-12: the peer reset an unanswered stream, or made us reset one. Tokens come back when one is asked for."""
+        if self.now > self.refilled_at:
+            self.tokens = min(self.reset_burst, self.tokens + (self.now - self.refilled_at) * self.reset_rate)
+            self.refilled_at = self.now
         if self.tokens < 1:
             return True
         self.tokens -= 1

@@ -306,12 +306,15 @@ cdef class SendingHalf(Codec):
 
     cdef int _queue_block(self, uint32_t stream_id, HeaderBlock block, bint end_stream) except -1:
         """HEADERS, and CONTINUATION right behind it where the peer's frames are too small (H2-25)."""
-        cdef bytes encoded = self.encoder.encode(block)
-        cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(encoded)
-        cdef Py_ssize_t left = PyBytes_GET_SIZE(encoded)
-        cdef Py_ssize_t part = min(left, self.peer_max_frame_size)
+        cdef const uint8_t* at
+        cdef Py_ssize_t left
+        cdef Py_ssize_t part
         cdef int kind = TYPE_HEADERS
         cdef int flags = END_STREAM if end_stream else 0
+        self.encoder.encode(block)
+        at = self.encoder.octets
+        left = self.encoder.length
+        part = min(left, self.peer_max_frame_size)
         while True:
             if part == left:
                 flags |= END_HEADERS

@@ -93,6 +93,31 @@ def test_a_block_that_changed_nothing_is_the_same_object_from_the_third_time_on(
     assert ours.decode_block(octets)[1] is not remembered, "every index means something else now"
 
 
+def test_a_block_that_repeats_is_the_same_object_on_every_connection() -> None:
+    """What is known of it, such as how it leaves on the app's connection, is then known for all of them."""
+    seen = set()
+    for _ in range(3):
+        encoder, ours = Encoder(), decoder()
+        ours.decode_block(encoder.encode(REQUEST))
+        octets = encoder.encode(REQUEST)
+        ours.decode_block(octets)
+        seen.add(id(ours.decode_block(octets)[1]))
+    assert len(seen) == 1
+
+
+def test_the_same_fields_are_another_block_where_one_of_them_is_secret() -> None:
+    plain, secret = (
+        [HeaderTuple(b"x-token", b"abc")],
+        [NeverIndexedHeaderTuple(b"x-token", b"abc")],
+    )
+    blocks = []
+    for fields in (plain, secret):
+        encoder, ours = Encoder(), decoder()
+        octets = [encoder.encode(fields) for _ in range(4)]
+        blocks.append([ours.decode_block(each)[1] for each in octets][-1])
+    assert [block.never_indexed for block in blocks] == [frozenset(), frozenset((b"x-token",))]
+
+
 def test_an_indexed_field_is_a_reference() -> None:
     encoder, ours = Encoder(), decoder()
     first = ours.decode_block(encoder.encode(REQUEST))[1]
@@ -191,6 +216,22 @@ def test_an_extended_block_is_read_as_its_base_and_one_more(
         for sent in (block, base):
             read = theirs.decode(encoder.encode_block(sent), raw=True)
             assert [(bytes(one[0]), bytes(one[1])) for one in read] == list(sent.fields)
+
+
+@settings(max_examples=100, deadline=None)
+@given(blocks=CONNECTION, turns=st.lists(st.integers(0, 24), min_size=1, max_size=40))
+def test_blocks_from_the_wire_leave_as_they_came_however_often(
+    blocks: list[list[tuple[bytes, bytes]]], turns: list[int]
+) -> None:
+    """Those that came more than once may leave by heart, even with a field that most RPCs have of their own."""
+    incoming, ours, outgoing = Encoder(), decoder(), HpackEncoder()
+    reader = Decoder(max_header_list_size=1 << 20)
+    for turn in turns:
+        fields = [*blocks[turn % len(blocks)], (b"content-length", b"71")]
+        block = ours.decode_block(incoming.encode(fields))[1]
+        for _ in range(3):
+            read = reader.decode(outgoing.encode_block(block), raw=True)
+            assert [(bytes(name), bytes(value)) for name, value in read] == fields
 
 
 def test_a_field_enters_the_table_on_its_second_way_out() -> None:
