@@ -11,29 +11,30 @@ cdef class Endpoint:
     cdef public double turn
     cdef public double price
     cdef public double warm_at
+    # What an attempt touches besides.
+    cdef public int state
+    cdef public bint foreign
+    cdef public bint saturated
+    cdef public object pool
+    cdef public Standing standing
+    cdef public Histogram latency
+    cdef public long long successes
+    cdef public double penalty
+    cdef public double sampled_at
     # Everything else.
     cdef public str address
     cdef public object member
     cdef public str source
     cdef public long weight
     cdef public double worth
-    cdef public bint foreign
     cdef public double added_at
-    cdef public long long successes
     cdef public long long failures
-    cdef public Histogram latency
     cdef public int connectivity
-    cdef public bint saturated
     cdef public long connections
     cdef public str last_error
-    cdef public int state
     cdef public str reason
     cdef public double since_at
-    cdef public Standing standing
     cdef public bint on_trial
     cdef public int checkup
     cdef public str finding
-    cdef public double penalty
-    cdef public double sampled_at
     cdef public bint removed
-    cdef public object pool

@@ -10,7 +10,7 @@ cdef double TURN
 
 
 cdef class TurnTaking(Balancer):
-    cdef public object _rng
+    cdef object _draw
     cdef public double _clock
     cdef public Py_ssize_t _full_scan
     cdef public Py_ssize_t _choices

@@ -34,7 +34,7 @@ class TurnTaking(Balancer):
     wants_context = False
 
     def __init__(self, rng: Rng, full_scan: int, choices: int, idle: float, part: float) -> None:
-        self._rng = rng
+        self._draw = rng.random
         self._clock: float = 1.0  # virtual: the turn of the newest pick
         self._full_scan = full_scan
         self._choices = choices
@@ -45,7 +45,7 @@ class TurnTaking(Balancer):
         candidates = untried(cluster.pickable, context)
         count = len(candidates)
         everyone = count <= self._full_scan
-        draw = 0.0 if everyone else self._rng.random()
+        draw = 0.0 if everyone else self._draw()
         clock, idle, part = self._clock, self._idle, self._part
         best = candidates[0]
         best_price = -1.0
@@ -85,7 +85,7 @@ class TurnTaking(Balancer):
             endpoint.share = mean / endpoint.worth
             ahead = endpoint.turn - self._clock
             if endpoint.turn == 0.0:
-                ahead = self._rng.random() * endpoint.share  # anywhere: sidecars must not march in step (LB-01)
+                ahead = self._draw() * endpoint.share  # anywhere: sidecars must not march in step (LB-01)
             endpoint.turn = self._clock + min(max(ahead, 0.0), endpoint.share)
 
 

@@ -4,11 +4,13 @@ from sidecar.policy.window cimport Window
 
 
 cdef class Standing:
+    # What a success touches comes first.
     cdef public Window window
     cdef public long long remote
     cdef public long long local
-    cdef public double lost_at
     cdef public long long successes
+    # Everything else.
+    cdef public double lost_at
     cdef public long long failures
     cdef public long long multiplier
     cdef public long long level

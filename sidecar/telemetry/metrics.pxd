@@ -5,10 +5,14 @@ cimport cython
 cdef int _STEPS, _SHIFT, _LAST
 cdef double _LONGEST
 
+cdef enum:  # lengths of arrays, which C must know; metrics.py reckons them, and fails to begin with another
+    DURATION_SLOTS = 240
+    STATUS_SLOTS = 17
+
 cdef class Histogram:
-    cdef public list counts
     cdef public long long count
     cdef public double total
+    cdef public long long counts[DURATION_SLOTS]
 
     @cython.locals(micros=cython.longlong, shift=int, index=int)
     cpdef object observe(self, double seconds)
@@ -18,10 +22,10 @@ cdef class Histogram:
 cdef class UpstreamMetrics:
     cdef public str name
     cdef public long long exchange_started
-    cdef public list exchange_status
+    cdef public long long exchange_status[STATUS_SLOTS]
     cdef public Histogram exchange_latency
     cdef public long long attempt_started
-    cdef public list attempt_status
+    cdef public long long attempt_status[STATUS_SLOTS]
     cdef public Histogram attempt_latency
     cdef public dict retries
     cdef public dict retries_suppressed

@@ -17,12 +17,17 @@ _SHIFT = SHIFT
 _LAST = STEPS * (OCTAVES - SHIFT + 1) - 1  # index of the bucket for everything that is longer
 _LONGEST = 2.0**OCTAVES / 1e6  # seconds
 
+# How an array of counts begins. Compiled it is an array in C: what is read from outside is a copy, and an element is
+# not to be set there.
+_NO_DURATIONS = (0,) * (_LAST + 1)
+_NO_STATUSES = (0,) * STATUSES
+
 
 class Histogram:
     """Durations in seconds, counted per log-linear bucket of microseconds."""
 
     def __init__(self) -> None:
-        self.counts: list[int] = [0] * (_LAST + 1)
+        self.counts: list[int] = list(_NO_DURATIONS)
         self.count: int = 0
         self.total: float = 0.0
 
@@ -63,10 +68,10 @@ class UpstreamMetrics:
     def __init__(self, name: str) -> None:
         self.name = name
         self.exchange_started: int = 0
-        self.exchange_status: list[int] = [0] * STATUSES
+        self.exchange_status: list[int] = list(_NO_STATUSES)
         self.exchange_latency = Histogram()
         self.attempt_started: int = 0
-        self.attempt_status: list[int] = [0] * STATUSES
+        self.attempt_status: list[int] = list(_NO_STATUSES)
         self.attempt_latency = Histogram()
         self.retries: dict[str, int] = {}  # by reason
         self.retries_suppressed: dict[str, int] = {}  # by why

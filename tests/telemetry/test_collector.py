@@ -151,7 +151,7 @@ def fill(slots: Slots) -> set[float]:
             elif isinstance(slot, dict):
                 slot["some_key"] = number
             elif isinstance(slot, list):
-                slot[14] = number
+                setattr(holder, name, [*slot[:14], number, *slot[15:]])  # compiled, what is read is a copy
             elif isinstance(slot, bool):
                 continue
             else:
@@ -184,9 +184,8 @@ def test_flags_are_shown_as_one_and_zero() -> None:
 
 def test_what_the_app_saw_and_what_the_endpoints_saw_are_counted_apart() -> None:
     slots = Slots()
-    slots.upstream.exchange_status[0] = 10
-    slots.upstream.attempt_status[0] = 10
-    slots.upstream.attempt_status[14] = 3
+    slots.upstream.exchange_status = [10] + [0] * 16
+    slots.upstream.attempt_status = [10] + [0] * 13 + [3, 0, 0]
     assert value(slots, "sidecar_proxy_exchanges_total", upstream="orders", grpc_status="OK") == 10
     assert value(slots, "sidecar_proxy_exchanges_total", upstream="orders", grpc_status="UNAVAILABLE") is None
     assert value(slots, "sidecar_proxy_attempts_total", upstream="orders", grpc_status="UNAVAILABLE") == 3
