@@ -46,6 +46,7 @@ EXTENSIONS = (
     "sidecar/proxy/engine.py",
     "sidecar/proxy/outlet.py",
     "sidecar/proxy/direct_outlet.pyx",
+    "sidecar/proxy/rider.py",
     "sidecar/proxy/connection.py",
     "sidecar/proxy/replay.py",
     "sidecar/proxy/relay.py",

@@ -7,6 +7,7 @@ from sidecar.policy.balancer cimport Balancer
 from sidecar.policy.ejection cimport Ejection
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.exchange cimport Exchange
+from sidecar.proxy.rider cimport Rider
 from sidecar.proxy.upstream cimport UpstreamConnection
 from sidecar.telemetry.metrics cimport UpstreamMetrics
 
@@ -14,7 +15,7 @@ cdef StreamSink DEAF
 cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED, _REMOTE, _OURS
 
 
-cdef class Attempt(StreamSink):
+cdef class Attempt(Rider):
     cdef public Exchange exchange
     cdef public Endpoint endpoint
     cdef public UpstreamConnection connection

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import CANCEL, NO_ERROR
-from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
+from sidecar.http2.interface import DEAF, HeaderBlock, Stream
 from sidecar.proxy import failure
+from sidecar.proxy.rider import Rider
 from sidecar.proxy.wheel import OVERSLEPT
 from sidecar.rpc.load_report import find_report
 from sidecar.rpc.outcome import CANCELLED, LOCAL, NOBODY, OURS, OUTCOME_NAMES, REFUSED, REMOTE, SUCCESS
@@ -31,7 +32,7 @@ _REMOTE: Final = REMOTE
 _OURS: Final = OURS
 
 
-class Attempt(StreamSink):
+class Attempt(Rider):
     """Numbered from 1. `reason` says why it was made: `first`, or the reason of the retry."""
 
     __slots__ = (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.proxy.engine import Engine
     from sidecar.proxy.own_rpc import OwnStream
     from sidecar.proxy.relay import Relay
+    from sidecar.proxy.rider import Rider
 
 log = logging.getLogger("sidecar.proxy")
 
@@ -51,8 +52,12 @@ class Connection(Sink):
         self.flushes: int = 0  # so far: tells an attempt whether anything of it has left
         self.paused = False  # the transport's buffer is above its high-water mark
         self.closing = False  # no more is read or queued; what is queued is written, then the transport closes
-        self.blocked: dict[Relay | OwnStream, None] = {}  # who has DATA for this peer that did not fit, in turn
+        self.blocked: dict[Relay | OwnStream, None] | None = (
+            None  # who has DATA for this peer that did not fit, in turn
+        )
         self.peer = ""
+        self.riders: int = 0
+        self._newest: Rider | None = None
         self._outlet: Outlet | None = None  # while there is a transport
         self._linger: Linger | None = None  # once it closes
 
@@ -110,7 +115,7 @@ class Connection(Sink):
             self.engine.cancel_alarm(self._linger)
             self._linger = None
         self.engine.connections.discard(self)
-        self.blocked.clear()
+        self.blocked = None
         self.on_closed(f"connection lost: {exc}" if exc else "connection closed by the peer")
         self.engine.settle()
         self.codec.sink = DEAF  # codec and connection would keep each other until the collector comes by
@@ -128,6 +133,40 @@ class Connection(Sink):
         self.serve_blocked()
         self.touch()
         self.engine.settle()
+
+    # === what rides on it ===
+
+    def mount(self, rider: Rider) -> None:
+        """`rider` has a stream here. It must `dismount` once, and ride nowhere else until then."""
+        newest = self._newest
+        rider.older = newest
+        rider.newer = None
+        if newest is not None:
+            newest.newer = rider
+        self._newest = rider
+        self.riders += 1
+
+    def dismount(self, rider: Rider) -> None:
+        """Its stream is over."""
+        older, newer = rider.older, rider.newer
+        if older is not None:
+            older.newer = newer
+        if newer is not None:
+            newer.older = older
+        else:
+            self._newest = older
+        rider.older = rider.newer = None  # whoever still holds it does not hold the others
+        self.riders -= 1
+
+    def list_riders(self) -> list[Rider]:
+        """All that ride now, the oldest first."""
+        found = []
+        rider = self._newest
+        while rider is not None:
+            found.append(rider)
+            rider = rider.older
+        found.reverse()
+        return found
 
     # === output ===
 
@@ -184,7 +223,16 @@ class Connection(Sink):
 
     def block(self, relay: Relay | OwnStream) -> None:
         """`relay` has DATA that did not fit; it gets its turn when there is room."""
+        if self.blocked is None:
+            self.blocked = {}
         self.blocked[relay] = None
+
+    def unblock(self, relay: Relay | OwnStream) -> None:
+        """`relay` has none any more. It need not have had any."""
+        if self.blocked is not None:
+            self.blocked.pop(relay, None)
+            if not self.blocked:
+                self.blocked = None
 
     def serve_blocked(self) -> bool:
         """Let the blocked relays send one chunk each in turn, until none can. Whether anything was sent (H2-50)."""
@@ -193,7 +241,7 @@ class Connection(Sink):
         while moved and self.blocked and not self.closing:
             moved = False
             for relay in list(self.blocked):
-                if relay in self.blocked and relay.send_chunk():
+                if self.blocked and relay in self.blocked and relay.send_chunk():
                     moved = progress = True
         return progress
 

@@ -12,7 +12,6 @@ from sidecar.proxy.upstream cimport Timeout
 cdef class DownstreamConnection(Connection):
     cdef public object listener
     cdef public Dispatch dispatch
-    cdef public set exchanges
     cdef public str state
     cdef public double idle_since
     cdef bytes _greeting

@@ -7,7 +7,7 @@ exchanges finish, close. `_TABLE` holds the steps.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.http2.constants import LARGEST_STREAM_ID, NO_ERROR, PREFACE, SERVER, error_name
 from sidecar.http2.errors import RemoteProtocolError
@@ -39,7 +39,6 @@ class DownstreamConnection(Connection):
         super().__init__(listener.engine, SERVER)
         self.listener = listener
         self.dispatch = listener.dispatch
-        self.exchanges: set[Exchange] = set()
         self.state = OPEN
         self.idle_since: float = 0.0
         self._greeting = b""  # octets of a preface that has not come whole
@@ -100,7 +99,7 @@ class DownstreamConnection(Connection):
     def on_request(self, stream: Stream, block: HeaderBlock, end_stream: bool) -> None:
         exchange = Exchange(self, stream, block)
         stream.sink = exchange
-        self.exchanges.add(exchange)
+        self.mount(exchange)
         try:
             exchange.start(end_stream)
         except Exception as error:
@@ -118,13 +117,13 @@ class DownstreamConnection(Connection):
         self.engine.cancel_alarm(self._timeout)
         self._timeout.retire()
         self.listener.on_closed(self)
-        for exchange in list(self.exchanges):
+        for exchange in self.exchanges:
             exchange.abandon(f"the app's connection is gone: {reason}")
 
     def remove(self, exchange: Exchange) -> None:
         """An exchange is over."""
-        self.exchanges.discard(exchange)
-        if not self.exchanges:
+        self.dismount(exchange)
+        if not self.riders:
             self.idle_since = self.engine.now
             if self.state == LAST:
                 self.shut("drained")
@@ -132,9 +131,14 @@ class DownstreamConnection(Connection):
                 self.drain()
 
     @property
+    def exchanges(self) -> list[Exchange]:
+        """That run on it, the oldest first."""
+        return cast("list[Exchange]", self.list_riders())
+
+    @property
     def unused(self) -> bool:
         """Whether it can be closed without anybody noticing."""
-        return not self.exchanges and self.state == OPEN
+        return not self.riders and self.state == OPEN
 
     # === its end ===
 
@@ -157,7 +161,7 @@ class DownstreamConnection(Connection):
         self.engine.cancel_alarm(self._timeout)
         self.codec.send_goaway(self.codec.highest_remote_stream_id, NO_ERROR, b"drain")
         self.touch()
-        if not self.exchanges:
+        if not self.riders:
             self.shut("drained")
 
     def _on_timeout(self) -> None:
@@ -174,18 +178,18 @@ class DownstreamConnection(Connection):
 
     def _idle_too_long(self) -> bool:
         timeout = self.engine.http2.idle_timeout
-        return timeout > 0 and not self.exchanges and self.idle_since + timeout <= self.engine.now
+        return timeout > 0 and not self.riders and self.idle_since + timeout <= self.engine.now
 
     def _rearm(self) -> None:
         timeout = self.engine.http2.idle_timeout
         if timeout:
-            since = self.engine.now if self.exchanges else self.idle_since
+            since = self.engine.now if self.riders else self.idle_since
             self.engine.set_alarm(self._timeout, since + timeout)
         else:
             self.engine.cancel_alarm(self._timeout)
 
     def __repr__(self) -> str:
-        return f"<DownstreamConnection {self.dispatch.name} {self.peer} {self.state} exchanges={len(self.exchanges)}>"
+        return f"<DownstreamConnection {self.dispatch.name} {self.peer} {self.state} exchanges={self.riders}>"
 
 
 def may_become_http1(data: bytes) -> bool:

@@ -75,7 +75,7 @@ class Drain:
         for listener in self.listeners:
             listener.stop()
             for connection in list(listener.connections):
-                for exchange in list(connection.exchanges):
+                for exchange in connection.exchanges:
                     cut += 1
                     exchange.cut(UNAVAILABLE, f"{exchange.dispatch.name}: the sidecar is shutting down")
                 connection.close()

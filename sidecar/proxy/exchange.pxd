@@ -12,6 +12,7 @@ from sidecar.proxy.dispatch cimport Dispatch
 from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.relay cimport Relay
+from sidecar.proxy.rider cimport Rider
 from sidecar.proxy.upstream cimport UpstreamConnection
 from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read_request, read_response, \
     status_of_answer
@@ -24,7 +25,7 @@ cdef str FIRST
 cdef StreamSink DEAF
 
 
-cdef class Exchange(StreamSink):
+cdef class Exchange(Rider):
     cdef public DownstreamConnection connection
     cdef public Engine engine
     cdef public Dispatch dispatch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.http2.constants import INTERNAL_ERROR, NO_ERROR, error_name
 from sidecar.http2.errors import HeaderListTooLarge, StreamsExhausted
-from sidecar.http2.interface import DEAF, HeaderBlock, Stream, StreamSink
+from sidecar.http2.interface import DEAF, HeaderBlock, Stream
 from sidecar.policy.balancer import PickContext
 from sidecar.policy.cluster import Refusal
 from sidecar.policy.endpoint import Endpoint
@@ -37,6 +37,7 @@ from sidecar.proxy.lifetime import Lifetime
 from sidecar.proxy.reason import FIRST, GOAWAY, REFUSED
 from sidecar.proxy.relay import Relay
 from sidecar.proxy.replay import Replay
+from sidecar.proxy.rider import Rider
 from sidecar.rpc import outcome as outcomes
 from sidecar.rpc import status as codes
 from sidecar.rpc.metadata import (
@@ -66,7 +67,7 @@ _OK: Final = codes.OK
 _SUCCESS: Final = outcomes.SUCCESS
 
 
-class Exchange(StreamSink):
+class Exchange(Rider):
     """One RPC. It ends with `_end`, which is reached exactly once."""
 
     __slots__ = (

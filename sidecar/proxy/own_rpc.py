@@ -79,13 +79,13 @@ class OwnStream(StreamSink):
         """Send of the body what fits now. Whether any of it did; called again while the connection has us blocked."""
         stream, connection = self.stream, self.connection
         if stream is None or not self.unsent or stream.local_closed:
-            connection.blocked.pop(self, None)
+            connection.unblock(self)
             return False
         taken = connection.codec.send_data(stream, self.unsent, True)
         connection.touch()
         self.unsent = self.unsent[taken:]
         if not self.unsent:
-            connection.blocked.pop(self, None)
+            connection.unblock(self)
         elif taken:
             connection.block(self)
         return taken > 0

@@ -8,16 +8,18 @@ from sidecar.proxy.upstream cimport Timeout, UpstreamConnection
 
 
 cdef class EndpointPool:
-    cdef public object dispatch
+    # What each pick touches comes first.
+    cdef public list connections
     cdef public Engine engine
+    cdef public double trust
+    # Everything else.
+    cdef public object dispatch
     cdef public Endpoint endpoint
     cdef public object settings
     cdef public str name
-    cdef public list connections
     cdef public set draining
     cdef public set doubted
     cdef public double patience
-    cdef public double trust
     cdef public double keepalive_interval
     cdef public UpstreamConnection replacing
     cdef public bint closed

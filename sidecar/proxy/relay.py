@@ -113,8 +113,8 @@ class Relay:
 
     def detach(self) -> None:
         """The target is gone. What arrives is held until `attach`, or dropped by `discard`."""
-        if self.target is not None and self.target.blocked:
-            self.target.blocked.pop(self, None)
+        if self.target is not None:
+            self.target.unblock(self)
         self.target = None
         self.target_stream = None
 
@@ -145,7 +145,7 @@ class Relay:
         self.offset = 0
         if not pending:
             self.pending = None
-            target.blocked.pop(self, None)
+            target.unblock(self)
             self.finished = last
             if self.ended and not last:
                 self._end()
@@ -156,8 +156,8 @@ class Relay:
 
     def drop_held(self) -> None:
         """Nobody wants what is held: drop it, and give its credit back."""
-        if self.target is not None and self.target.blocked:
-            self.target.blocked.pop(self, None)
+        if self.target is not None:
+            self.target.unblock(self)
         self._clear_pending()
         self.sent = self.received
         self._credit(0)

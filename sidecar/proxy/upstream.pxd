@@ -17,19 +17,20 @@ cdef class Timeout(Alarm):
 
 
 cdef class UpstreamConnection(Connection):
-    cdef public EndpointPool pool
-    cdef public Endpoint endpoint
-    cdef public set attempts
-    cdef public set own
+    # What each RPC touches comes first.
+    cdef public bint draining
+    cdef public bint withheld
     cdef public unsigned int newest_id
+    cdef public double read_at
+    cdef public double idle_since
+    cdef public Endpoint endpoint
+    # Everything else.
+    cdef public EndpointPool pool
+    cdef public set own
     cdef public bint ready
     cdef public object settled
-    cdef public bint draining
     cdef public str reason
     cdef public double ready_at
-    cdef public double idle_since
-    cdef public double read_at
-    cdef public bint withheld
     cdef public str fault
     cdef public str cause
     cdef public Timeout age

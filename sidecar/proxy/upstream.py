@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.http2.constants import CLIENT, ENHANCE_YOUR_CALM, LARGEST_STREAM_ID, NO_ERROR, error_name
 from sidecar.http2.errors import RemoteProtocolError
@@ -64,7 +64,6 @@ class UpstreamConnection(Connection):
         super().__init__(engine, CLIENT)
         self.pool = pool
         self.endpoint: Endpoint = pool.endpoint
-        self.attempts: set[Attempt] = set()
         self.own: set[OwnStream] = set()  # requests of the sidecar itself
         self.newest_id: int = 0  # of a stream
         self.ready = False  # the peer's SETTINGS are here
@@ -89,17 +88,17 @@ class UpstreamConnection(Connection):
 
     def add(self, attempt: Attempt, stream: Stream) -> None:
         """An attempt has started, on `stream`."""
-        self.attempts.add(attempt)
+        self.mount(attempt)
         self.newest_id = stream.id
 
     def remove(self, attempt: Attempt) -> None:
         """An attempt is over; its slot is free."""
-        self.attempts.discard(attempt)
+        self.dismount(attempt)
         if self.newest_id > _STREAM_ID_LIMIT and not self.closing:
             self.on_exhausted()
         if self.endpoint.saturated:
             self.pool.on_slot()
-        if not self.attempts:
+        if not self.riders:
             self.idle_since = self.engine.now
             if self.draining:
                 self.finish()
@@ -109,6 +108,11 @@ class UpstreamConnection(Connection):
         self.own.discard(stream)
         if self.endpoint.saturated:
             self.pool.on_slot()
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """That run on it, the oldest first."""
+        return cast("list[Attempt]", self.list_riders())
 
     # === octets ===
 
@@ -174,7 +178,7 @@ class UpstreamConnection(Connection):
         self.keepalive.retire()
         detail = self.fault or (self.reason if self.closing and self.reason else reason)
         self.pool.on_lost(self, detail)
-        for attempt in list(self.attempts):
+        for attempt in self.attempts:
             attempt.on_connection_lost(detail)
         for stream in list(self.own):
             stream.on_connection_lost(detail)
@@ -193,7 +197,7 @@ class UpstreamConnection(Connection):
         """Unused for the idle time? Then it may go; otherwise look again when it could be."""
         timeout = self.pool.settings.idle_timeout
         due_at = self.idle_since + timeout
-        if self.attempts or due_at > self.engine.now:
+        if self.riders or due_at > self.engine.now:
             self.engine.set_alarm(self.idle, max(due_at, self.engine.now + timeout / 10))
         elif self.pool.may_close_idle(self):
             self.drain("idle")
@@ -209,7 +213,7 @@ class UpstreamConnection(Connection):
         self.pool.on_draining(self)
         for stream in list(self.own):
             stream.on_connection_lost(f"the connection is closing: {reason}")
-        if not self.attempts:
+        if not self.riders:
             self.finish()
 
     def finish(self) -> None:
@@ -220,7 +224,7 @@ class UpstreamConnection(Connection):
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "ready" if self.ready else "connecting"
-        return f"<UpstreamConnection {self.endpoint.address} {state} attempts={len(self.attempts)}>"
+        return f"<UpstreamConnection {self.endpoint.address} {state} attempts={self.riders}>"
 
 
 def set_user_timeout(transport: asyncio.BaseTransport, seconds: float) -> None:

@@ -321,7 +321,7 @@ class Stage:
         for connection in self.engine.connections:
             expect(f"receive window of {connection}", connection.codec.receive_window, self._window)
             expect(f"open streams of {connection}", connection.codec.open_streams, 0)
-            expect(f"blocked of {connection}", len(connection.blocked), 0)
+            expect(f"blocked of {connection}", connection.blocked, None)
             expect(f"dirty of {connection}", connection.dirty, False)
             left = connection.attempts if isinstance(connection, UpstreamConnection) else connection.exchanges  # type: ignore[attr-defined]
             expect(f"RPCs of {connection}", len(left), 0)
