@@ -33,6 +33,9 @@ cdef class Attempt(Rider):
     cdef public str detail
     cdef public double seconds
 
+    cpdef object begin(
+        self, Exchange exchange, Endpoint endpoint, UpstreamConnection connection, int number, str reason
+    )
     cpdef object on_informational(self, HeaderBlock block)
     cpdef object on_headers(self, HeaderBlock block, bint end_stream)
     cpdef object on_data(self, bytes data, bint end_stream)

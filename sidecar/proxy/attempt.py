@@ -57,16 +57,22 @@ class Attempt(Rider):
     def __init__(
         self, exchange: Exchange, endpoint: Endpoint, connection: UpstreamConnection, number: int, reason: str
     ):
+        self.begin(exchange, endpoint, connection, number, reason)
+
+    def begin(
+        self, exchange: Exchange, endpoint: Endpoint, connection: UpstreamConnection, number: int, reason: str
+    ) -> None:
+        """Everything at its start: see `Exchange.begin`."""
         self.exchange = exchange
         self.endpoint = endpoint
         self.connection = connection
         self.number = number
         self.reason = reason
         self.stream: Stream | None = None
-        self.started_at: float = self.exchange.engine.now
+        self.started_at: float = exchange.engine.now
         self.asked_at: float = self.started_at  # when the app last sent something before the answer began
         self.answered_at: float = 0.0  # when the response head came; 0: not yet
-        self.flush_mark: int = self.connection.flushes
+        self.flush_mark: int = connection.flushes
         self.done = False
         self.local = False  # it ended on this side of the connection
         self.status: int = 0

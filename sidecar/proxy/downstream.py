@@ -97,7 +97,8 @@ class DownstreamConnection(Connection):
     # === heard from the codec ===
 
     def on_request(self, stream: Stream, block: HeaderBlock, end_stream: bool) -> None:
-        exchange = Exchange(self, stream, block)
+        exchange = Exchange.__new__(Exchange)
+        exchange.begin(self, stream, block)
         stream.sink = exchange
         self.mount(exchange)
         try:

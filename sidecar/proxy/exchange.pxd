@@ -12,6 +12,7 @@ from sidecar.proxy.dispatch cimport Dispatch
 from sidecar.proxy.downstream cimport DownstreamConnection
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.relay cimport Relay
+from sidecar.proxy.replay cimport Replay
 from sidecar.proxy.rider cimport Rider
 from sidecar.proxy.upstream cimport UpstreamConnection
 from sidecar.rpc.metadata cimport RequestHead, ResponseHead, build_request, read_request, read_response, \
@@ -53,6 +54,9 @@ cdef class Exchange(Rider):
     cdef public str text
     cdef public Relay request
     cdef public Relay response
+
+    @cython.locals(replay=Replay, request=Relay)
+    cpdef object begin(self, DownstreamConnection connection, Stream stream, HeaderBlock block)
 
     # The app's stream.
     cpdef object on_data(self, bytes data, bint end_stream)

@@ -100,13 +100,17 @@ class Exchange(Rider):
         "why",
     )
 
-    def __init__(self, connection: DownstreamConnection, stream: Stream, block: HeaderBlock) -> None:
+    def begin(self, connection: DownstreamConnection, stream: Stream, block: HeaderBlock) -> None:
+        """Everything at its start. What is made for each RPC is made by `__new__` and then begun.
+
+        A compiled method takes its arguments as they are; for an `__init__` they would be packed into a tuple.
+        """
         self.connection = connection
-        self.engine = self.connection.engine
+        self.engine = connection.engine
         self.stream = stream
         self.block = block
         self.head: RequestHead = read_request(block)
-        self.dispatch = self.connection.dispatch
+        self.dispatch = connection.dispatch
         if self.dispatch.router is not None:
             self.dispatch = self.dispatch.route(self.head, block)
         self.state: int = WAITING
@@ -128,9 +132,13 @@ class Exchange(Rider):
         self.http_status: int = 0  # of the forwarded response head
         self.status: int = _OK
         self.text = ""
-        self.request: Relay = Relay(self, Replay(self.engine, self.dispatch.replay_size))
-        self.request.source = connection
-        self.request.source_stream = stream
+        replay = Replay.__new__(Replay)
+        replay.begin(self.engine, self.dispatch.replay_size)
+        request = Relay.__new__(Relay)
+        request.begin(self, replay)
+        request.source = connection
+        request.source_stream = stream
+        self.request: Relay = request
         self.response: Relay | None = None
 
     def _move(self, event: int) -> None:
@@ -230,7 +238,8 @@ class Exchange(Rider):
             remaining = self.deadline_at - self.engine.now
         block = build_request(self.head, self.block, remaining, self.attempts)
         if self.recourse is None:
-            attempt = Attempt(self, endpoint, connection, self.attempts + 1, self.why)
+            attempt = Attempt.__new__(Attempt)
+            attempt.begin(self, endpoint, connection, self.attempts + 1, self.why)
         else:
             attempt = self.recourse.begin(endpoint, connection)
         ended = self.request.ended and not self.request.received and self.request.trailers is None
@@ -321,7 +330,9 @@ class Exchange(Rider):
             self._record_answer(attempt, response)
         else:
             response_relay = self.gate.relay(self) if self.gate is not None else None
-            response_relay = response_relay or Relay(self, None)
+            if response_relay is None:
+                response_relay = Relay.__new__(Relay)
+                response_relay.begin(self, None)
             response_relay.source = attempt.connection
             response_relay.source_stream = attempt.stream
             response_relay.target = self.connection

@@ -27,6 +27,7 @@ cdef class Relay:
     cdef public bint finished
     cdef public HeaderBlock trailers
 
+    cpdef object begin(self, Exchange exchange, Replay replay)
     @cython.locals(target=Connection, taken=Py_ssize_t)
     cpdef object receive(self, bytes data, bint end_stream)
     cpdef object finish(self, HeaderBlock trailers)

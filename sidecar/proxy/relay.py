@@ -44,8 +44,12 @@ class Relay:
     )
 
     def __init__(self, exchange: Exchange, replay: Replay | None) -> None:
+        self.begin(exchange, replay)
+
+    def begin(self, exchange: Exchange, replay: Replay | None) -> None:
+        """Everything at its start: see `Exchange.begin`."""
         self.exchange: Exchange | None = exchange  # until `discard`
-        self.engine = self.exchange.engine
+        self.engine = exchange.engine
         self.replay = replay
         self.source: Connection | None = None
         self.source_stream: Stream | None = None

@@ -14,6 +14,7 @@ cdef class Replay:
     cdef public bint live
     cdef public Py_ssize_t size
 
+    cpdef object begin(self, Engine engine, Py_ssize_t limit)
     @cython.locals(size=Py_ssize_t, newest=Py_ssize_t, chunks=list, last=bytes, engine=Engine)
     cpdef object keep(self, bytes data)
     cpdef object drop(self)

@@ -24,6 +24,10 @@ class Replay:
     __slots__ = ("chunks", "engine", "limit", "live", "size")
 
     def __init__(self, engine: Engine, limit: int) -> None:
+        self.begin(engine, limit)
+
+    def begin(self, engine: Engine, limit: int) -> None:
+        """Everything at its start: see `Exchange.begin`."""
         self.engine = engine
         self.limit = limit
         self.chunks: list[bytes] | tuple[()] = ()  # a list from the first octet on

@@ -185,8 +185,8 @@ async def cancel_after_first_response(client: Client) -> list[Observed]:
     return [seen]
 
 
-# What else than DEADLINE_EXCEEDED is said of a deadline that passed at a bad moment: by grpcio, when a batch is begun on a
-# call that is over; by grpclib's server, when its handler meets a stream that is.
+# What else than DEADLINE_EXCEEDED is said of a deadline that passed at a bad time: by grpcio, when a batch is begun on
+# a call that is over; by grpclib's server, when its handler meets a stream that is.
 LATE_WORDS = ("Internal error from Core", "Internal Server Error")
 
 
