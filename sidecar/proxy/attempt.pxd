@@ -9,7 +9,7 @@ from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.exchange cimport Exchange
 from sidecar.proxy.rider cimport Rider
 from sidecar.proxy.upstream cimport UpstreamConnection
-from sidecar.telemetry.metrics cimport UpstreamMetrics
+from sidecar.telemetry.metrics cimport UpstreamMetrics, bucket_of
 
 cdef StreamSink DEAF
 cdef int _SUCCESS, _CANCELLED, _RESOURCE_EXHAUSTED, _REMOTE, _OURS
@@ -46,7 +46,7 @@ cdef class Attempt(Rider):
     cpdef object open(self, Stream stream)
     @cython.locals(
         stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double,
-        balancer=Balancer, ejection=Ejection, blame=int,
+        balancer=Balancer, ejection=Ejection, blame=int, bucket=int,
     )
     cpdef object close(self, int outcome, int status, str detail=*)
     cpdef int _blame(self, int outcome, int status, double now) except -1

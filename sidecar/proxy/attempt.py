@@ -16,7 +16,7 @@ from sidecar.proxy.wheel import OVERSLEPT
 from sidecar.rpc.load_report import find_report
 from sidecar.rpc.outcome import CANCELLED, LOCAL, NOBODY, OURS, OUTCOME_NAMES, REFUSED, REMOTE, SUCCESS
 from sidecar.rpc.status import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
-from sidecar.telemetry.metrics import UpstreamMetrics, bump
+from sidecar.telemetry.metrics import UpstreamMetrics, bucket_of, bump
 from sidecar.telemetry.record import AttemptRecord
 
 if TYPE_CHECKING:
@@ -192,10 +192,11 @@ class Attempt(Rider):
             endpoint.successes += 1
         elif outcome != _CANCELLED:
             endpoint.failures += 1
-        endpoint.latency.observe(self.seconds)
+        bucket = bucket_of(self.seconds)
+        endpoint.latency.count_in(bucket, self.seconds)
         metrics = self.exchange.dispatch.metrics
         metrics.attempt_status[status] += 1
-        metrics.attempt_latency.observe(self.seconds)
+        metrics.attempt_latency.count_in(bucket, self.seconds)
         blame: int = _REMOTE
         if outcome != _SUCCESS:
             blame = self._blame(outcome, status, now)

@@ -16,6 +16,7 @@ cdef class Connection(Sink):
     cdef object _linger
     cdef public dict blocked
     cdef Rider _newest
+    cdef public Connection next_dirty
     cdef readonly long riders
     cdef public long long flushes
     cdef public bint dirty

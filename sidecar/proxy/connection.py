@@ -49,6 +49,7 @@ class Connection(Sink):
         self.codec = engine.codec_class(role, engine.codec_settings, self)
         self.transport: asyncio.Transport | None = None
         self.dirty = False
+        self.next_dirty: Connection | None = None  # the engine's chain of those that have output
         self.flushes: int = 0  # so far: tells an attempt whether anything of it has left
         self.paused = False  # the transport's buffer is above its high-water mark
         self.closing = False  # no more is read or queued; what is queued is written, then the transport closes

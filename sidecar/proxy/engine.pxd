@@ -25,7 +25,8 @@ cdef class Engine:
     cdef Wheel _wheel
     cdef object _timer
     cdef double _timer_at
-    cdef list _dirty
+    cdef Connection _dirty
+    cdef Connection _last_dirty
     cdef list _waiting
     cdef public object shedder
     cdef public bint holding
@@ -37,10 +38,10 @@ cdef class Engine:
     cdef long _until_probe
 
     cpdef double begin(self) except -1
-    @cython.locals(waiting=list, dirty=list, connection=Connection)
+    @cython.locals(waiting=list, connection=Connection, following=Connection)
     cpdef object settle(self)
     cpdef object settle_read(self)
-    cpdef object mark_dirty(self, object connection)
+    cpdef object mark_dirty(self, Connection connection)
     cpdef object mark_waiting(self, object dispatch)
     cpdef object set_alarm(self, Alarm alarm, double due_at)
     cpdef object cancel_alarm(self, Alarm alarm)

@@ -71,7 +71,8 @@ class Engine:
         self._wheel = Wheel()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float = 0.0
-        self._dirty: list[Connection] = []
+        self._dirty: Connection | None = None  # the first of those that have output, chained by `next_dirty`
+        self._last_dirty: Connection | None = None
         self._waiting: list[Dispatch] = []
         self.output_limit: int = buffers.per_connection  # of `buffers`, at hand for every flush
         self.shedder = Shedder(overload or OverloadSettings())
@@ -93,14 +94,19 @@ class Engine:
 
     def settle(self) -> None:
         """The call ends: serve the queues that may move, then write every dirty connection once."""
-        while self._waiting or self._dirty:
+        while self._waiting or self._dirty is not None:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
                 for dispatch in waiting:
                     dispatch.serve_queue()
-            dirty, self._dirty = self._dirty, []
-            for connection in dirty:
+            connection = self._dirty
+            self._dirty = None
+            self._last_dirty = None
+            while connection is not None:
+                following = connection.next_dirty
+                connection.next_dirty = None
                 connection.flush()
+                connection = following
         self._in_turn = False
 
     def settle_read(self) -> None:
@@ -132,7 +138,11 @@ class Engine:
 
     def mark_dirty(self, connection: Connection) -> None:
         """`connection` has output; it is flushed when the turn settles."""
-        self._dirty.append(connection)
+        if self._dirty is None or self._last_dirty is None:
+            self._dirty = connection
+        else:
+            self._last_dirty.next_dirty = connection
+        self._last_dirty = connection
         if not self._in_turn:
             self._settle_soon()
 

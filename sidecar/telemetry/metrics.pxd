@@ -9,13 +9,17 @@ cdef enum:  # lengths of arrays, which C must know; metrics.py reckons them, and
     DURATION_SLOTS = 240
     STATUS_SLOTS = 17
 
+@cython.locals(micros=cython.longlong, shift=int)
+cpdef int bucket_of(double seconds) except -1
+
+
 cdef class Histogram:
     cdef public long long count
     cdef public double total
     cdef public long long counts[DURATION_SLOTS]
 
-    @cython.locals(micros=cython.longlong, shift=int, index=int)
     cpdef object observe(self, double seconds)
+    cpdef object count_in(self, int bucket, double seconds)
     cpdef double quantile(self, double fraction)
 
 

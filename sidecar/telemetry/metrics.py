@@ -23,6 +23,16 @@ _NO_DURATIONS = (0,) * (_LAST + 1)
 _NO_STATUSES = (0,) * STATUSES
 
 
+def bucket_of(seconds: float) -> int:
+    """The place in a histogram of a duration that is not negative."""
+    micros = int(min(seconds, _LONGEST) * 1e6)
+    shift = 0
+    while micros >= 2 * _STEPS:
+        micros >>= 1
+        shift += 1
+    return min((shift << _SHIFT) + micros, _LAST)
+
+
 class Histogram:
     """Durations in seconds, counted per log-linear bucket of microseconds."""
 
@@ -34,12 +44,11 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         """Count one duration; a negative one counts as zero."""
         seconds = max(seconds, 0.0)
-        micros = int(min(seconds, _LONGEST) * 1e6)
-        shift = 0
-        while micros >> shift >= 2 * _STEPS:
-            shift += 1
-        index = (shift << _SHIFT) + (micros >> shift)
-        self.counts[min(index, _LAST)] += 1
+        self.count_in(bucket_of(seconds), seconds)
+
+    def count_in(self, bucket: int, seconds: float) -> None:
+        """Count one duration of which the bucket is known: what goes into two histograms is looked up once."""
+        self.counts[bucket] += 1
         self.count += 1
         self.total += seconds
 
