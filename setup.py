@@ -66,7 +66,8 @@ SHARED = {"language_level": 3, "initializedcheck": False, "annotation_typing": F
 # mistake in it is an exception that costs one RPC, and not a fault that costs the process.
 UNCHECKED = {**SHARED, "boundscheck": False, "wraparound": False, "cdivision": True}
 CHECKED = {**SHARED, "boundscheck": True, "wraparound": True, "nonecheck": True, "cdivision": False}
-COMPILE_ARGS = ["-O3", "-fno-plt", "-g0"]  # no -march: one wheel serves every machine of its architecture
+# No -march: one wheel serves every machine of its architecture. -O3 is no faster and 0.3 MiB larger.
+COMPILE_ARGS = ["-O2", "-fno-plt", "-g0"]
 REQUIRED = os.environ.get("SIDECAR_REQUIRE_EXTENSIONS", "") not in ("", "0")
 SKIPPED = os.environ.get("SIDECAR_NO_EXTENSIONS", "") not in ("", "0")
 

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from sidecar.http2.interface cimport Stream, StreamSink
 
 cdef enum:
-    FIRST_SLOTS = 16
+    FIRST_SLOTS = 4
     MOST_IDLE_SLOTS = 1024  # a larger table shrinks when a burst is over
     FIRST_CLOSED = 64
     # Our resets that are remembered: rust h2 50, python h2 65536. Only a connection with many resets grows to this.
