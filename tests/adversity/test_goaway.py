@@ -134,8 +134,7 @@ def test_a_refused_stream_is_never_shown_to_the_app_as_refused(lane: Lane) -> No
 
 def test_goaway_before_the_first_rpc_costs_no_rpc(lane: Lane) -> None:
     def leave_at_once(wire: Wire) -> None:
-        wire.greet()
-        wire.send(wire.goaway(0, NO_ERROR, b"max_age"))
+        wire.greet(None, wire.goaway(0, NO_ERROR, b"max_age"))
         wire.wait_closed()
 
     with lane.serving(leave_at_once, leave_at_once, serve):

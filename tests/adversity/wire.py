@@ -114,8 +114,11 @@ class Wire:
 
     # -- the connection ------------------------------------------------------------------------------------------
 
-    def greet(self, settings: dict[int, int] | None = None) -> None:
-        """The opening: the preface (sent, or awaited by a server), SETTINGS, and a wide connection window."""
+    def greet(self, settings: dict[int, int] | None = None, *more: Frame) -> None:
+        """The opening: the preface (sent, or awaited by a server), SETTINGS, and a wide connection window.
+
+        `more` leaves in the same write, so that it is there before the other end can have answered the SETTINGS.
+        """
         if self.server:
             while len(self._octets) < len(PREFACE):
                 self._fill()
@@ -123,7 +126,7 @@ class Wire:
             self._octets = self._octets[len(PREFACE) :]
         else:
             self.sock.sendall(PREFACE)
-        self.send(SettingsFrame(0, settings=settings or {}), WindowUpdateFrame(0, WINDOW - 65_535))
+        self.send(SettingsFrame(0, settings=settings or {}), WindowUpdateFrame(0, WINDOW - 65_535), *more)
 
     def close(self, *, reset: bool = False) -> None:
         """Close the socket, with a RST if asked."""
