@@ -34,7 +34,7 @@ cdef enum:
     INTEGER_OCTETS = 8  # of one integer, prefix included; no sane one is longer (RFC 7541 section 5.1)
 
 cdef frozenset NOTHING = frozenset()
-cdef dict _blocks = {}  # (fields, never indexed) -> NativeBlock that came at least twice on some connection
+cdef dict _blocks = {}  # fields -> NativeBlock that came at least twice on some connection and has no secrets
 cdef Row _static_rows[STATIC_COUNT + 1]  # 1..61; what they hold belongs to `hpack_table`
 
 cdef struct Cursor:
@@ -74,15 +74,20 @@ cdef inline uint64_t _hash(const uint8_t* data, Py_ssize_t length) noexcept:
 
 
 cdef NativeBlock _shared(NativeBlock block):
-    """The one block for all connections that says the same: what is known of it, such as how it leaves, is known once."""
-    cdef tuple key = (block.fields, block.never_indexed)
-    cdef NativeBlock found = _blocks.get(key)
+    """The one block for all connections that says the same: what is known of it, such as how it leaves, is known once.
+
+    One with never-indexed fields stays with its connection: secrets outlive nobody who sent them.
+    """
+    cdef NativeBlock found
+    block.repeats = True
+    if len(block.never_indexed) > 0:
+        return block
+    found = _blocks.get(block.fields)
     if found is not None:
         return found
     if len(_blocks) >= SHARED_BLOCKS:
         _blocks.clear()  # what is in use comes back by itself
-    block.repeats = True
-    _blocks[key] = block
+    _blocks[block.fields] = block
     return block
 
 
@@ -181,6 +186,7 @@ cdef class HpackDecoder:
         if slot.block != NULL and slot.generation == self.generation and self.memo_slots < MOST_MEMO_SLOTS:
             self._resize_memo(2 * self.memo_slots)
             slot = &self.memo[hash & (self.memo_slots - 1)]
+        self.block = _shared(self.block)  # what may fail comes before the slot is changed
         if length > SHORT_BLOCK:
             longer = <uint8_t*> malloc(length)
             if longer == NULL:
@@ -191,7 +197,6 @@ cdef class HpackDecoder:
         slot.length = <uint32_t> length
         slot.hash = hash
         slot.generation = self.generation
-        self.block = _shared(self.block)
         self.memo_blocks[hash & (self.memo_slots - 1)] = self.block
         slot.block = <PyObject*> self.block
         return 0
