@@ -26,12 +26,11 @@ def build_facts() -> BuildFacts:
     """The codec and the loop are those that a sidecar would take by itself."""
     extensions = compiled_modules(Path(__file__).parent)
     native = "http2.native" in extensions
-    loop = importlib.util.find_spec("uvloop") is not None
     return BuildFacts(
         version=__version__,
         python=f"{platform.python_version()} ({platform.python_implementation()})",
         codec="native" if native else "reference" + distribution("h2"),
-        loop="uvloop" + distribution("uvloop") if loop else "asyncio",
+        loop="native" if "proxy.poll" in extensions else other_loop(),
         compiled=bool(extensions),
         extensions=extensions,
     )
@@ -42,6 +41,11 @@ def compiled_modules(package: Path) -> list[str]:
     suffix = EXTENSION_SUFFIXES[0]
     found = (path.relative_to(package) for path in package.rglob(f"*{suffix}"))
     return sorted(".".join(path.parts).removesuffix(suffix) for path in found)
+
+
+def other_loop() -> str:
+    """Which one it is where ours was not built."""
+    return "uvloop" + distribution("uvloop") if importlib.util.find_spec("uvloop") is not None else "asyncio"
 
 
 def distribution(name: str) -> str:

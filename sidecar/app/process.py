@@ -46,12 +46,18 @@ def run(path: str, environment: Mapping[str, str], overrides: Mapping[str, str])
         return runner.run(main())
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop where it can be had, else asyncio's own."""
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop that serves connections itself where it was built, else uvloop's, else asyncio's own."""
+    try:
+        from sidecar.proxy.loop import ServingLoop
+    except ImportError:
+        pass
+    else:
+        return ServingLoop
     try:
         import uvloop
     except ImportError:
-        return None
+        return asyncio.new_event_loop
     return uvloop.new_event_loop
 
 

@@ -4,6 +4,11 @@ from sidecar.policy.standing cimport Standing
 from sidecar.telemetry.metrics cimport Histogram
 
 
+cdef class Footprint:
+    cpdef object fetch(self)
+    cpdef object take(self, Endpoint endpoint, object connection)
+
+
 cdef class Endpoint:
     # What a pick looks at, side by side: one cache line per endpoint.
     cdef public long in_flight
@@ -11,6 +16,7 @@ cdef class Endpoint:
     cdef public double turn
     cdef public double price
     cdef public double warm_at
+    cdef public Footprint footprint
     # What an attempt touches besides.
     cdef public int state
     cdef public bint foreign

@@ -27,6 +27,7 @@ cdef class Connection(Sink):
     cdef public str peer
     cdef object __weakref__
 
+    cpdef object take(self, bytes data)
     cpdef object feed(self, bytes data)
     @cython.locals(newest=Rider)
     cpdef object mount(self, Rider rider)

@@ -81,9 +81,13 @@ class Connection(Sink):
         """Octets from the peer."""
         engine = self.engine
         engine.begin()
+        self.take(data)
+        engine.settle_read()
+
+    def take(self, data: bytes) -> None:
+        """Octets from the peer, within a turn."""
         if not self.closing:
             self.feed(data)
-        engine.settle_read()
 
     def feed(self, data: bytes) -> None:
         """Give octets to the codec, and see to it that what it answers is written."""
@@ -111,7 +115,7 @@ class Connection(Sink):
         self.engine.begin()
         self.closing = True
         self.transport = None
-        self._shut_outlet()
+        self._outlet = None
         if self._linger is not None:
             self.engine.cancel_alarm(self._linger)
             self._linger = None
@@ -275,16 +279,11 @@ class Connection(Sink):
     def abort(self) -> None:
         """End it now; what is queued is dropped."""
         self.closing = True
-        self._shut_outlet()
+        self._outlet = None
         if self.transport is not None:
             self.transport.abort()
             # uvloop says nothing more about a transport that it has closed by itself, as for a cancelled connect.
             self.engine.loop.call_soon(self._bury)
-
-    def _shut_outlet(self) -> None:
-        if self._outlet is not None:
-            self._outlet.shut()
-            self._outlet = None
 
     def _bury(self) -> None:
         """Whatever the transport does, the connection has an end."""

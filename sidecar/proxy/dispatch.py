@@ -196,6 +196,7 @@ class Dispatch:
 
     def acquire(self, endpoint: Endpoint) -> UpstreamConnection | None:
         """A connection of `endpoint` with a free stream slot."""
+        endpoint.footprint.fetch()
         pool = endpoint.pool
         assert isinstance(pool, EndpointPool)
         return pool.acquire()

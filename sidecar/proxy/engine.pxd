@@ -31,13 +31,15 @@ cdef class Engine:
     cdef public object shedder
     cdef public bint holding
     cdef public bint strained
-    cdef bint _in_turn
+    cdef bint _keeps_time
+    cdef readonly bint in_turn
     cdef bint _flush_scheduled
     cdef long _reads_in_turn
     cdef bint _bunched
     cdef long _until_probe
 
     cpdef double begin(self) except -1
+    cpdef object begin_at(self, double now)
     @cython.locals(waiting=list, connection=Connection, following=Connection)
     cpdef object settle(self)
     cpdef object settle_read(self)

@@ -78,7 +78,8 @@ class Engine:
         self.shedder = Shedder(overload or OverloadSettings())
         self.holding = False  # credit, because the soft limit is passed
         self.strained = False  # an RPC that comes now must ask whether it may: `refusal`
-        self._in_turn = False
+        self._keeps_time = clock is time.monotonic
+        self.in_turn = False
         self._flush_scheduled = False
         self._reads_in_turn = 0
         self._bunched = False
@@ -88,9 +89,14 @@ class Engine:
 
     def begin(self) -> float:
         """A call from the event loop starts: read the clock."""
-        self._in_turn = True
+        self.in_turn = True
         self.now = self.clock()
         return self.now
+
+    def begin_at(self, now: float) -> None:
+        """The same, said by who has just read `time.monotonic`."""
+        self.in_turn = True
+        self.now = now if self._keeps_time else self.clock()
 
     def settle(self) -> None:
         """The call ends: serve the queues that may move, then write every dirty connection once."""
@@ -107,7 +113,7 @@ class Engine:
                 connection.next_dirty = None
                 connection.flush()
                 connection = following
-        self._in_turn = False
+        self.in_turn = False
 
     def settle_read(self) -> None:
         """The end of a read event: like `settle`, but events that come in bunches share one flush.
@@ -117,7 +123,7 @@ class Engine:
         """
         if self._flush_scheduled:
             self._reads_in_turn += 1
-            self._in_turn = False
+            self.in_turn = False
             return
         self._until_probe -= 1
         if self._bunched or self._until_probe <= 0:
@@ -125,7 +131,7 @@ class Engine:
             self._reads_in_turn = 1
             self.loop.call_soon(self._flush_turn)
             if self._bunched:
-                self._in_turn = False
+                self.in_turn = False
                 return
         self.settle()
 
@@ -143,13 +149,13 @@ class Engine:
         else:
             self._last_dirty.next_dirty = connection
         self._last_dirty = connection
-        if not self._in_turn:
+        if not self.in_turn:
             self._settle_soon()
 
     def mark_waiting(self, dispatch: Dispatch) -> None:
         """Something changed that the queue of `dispatch` waits for."""
         self._waiting.append(dispatch)
-        if not self._in_turn:
+        if not self.in_turn:
             self._settle_soon()
 
     def _settle_soon(self) -> None:

@@ -2,7 +2,10 @@
 
 
 cdef class Outlet:
+    cpdef object write(self, bytes data)
+
+
+cdef class TransportOutlet(Outlet):
     cdef object transport
 
     cpdef object write(self, bytes data)
-    cpdef object shut(self)

@@ -7,11 +7,15 @@ from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.upstream cimport Timeout, UpstreamConnection
 
 
+cdef long _SETTLING, _RETAKE
+
+
 cdef class EndpointPool:
     # What each pick touches comes first.
     cdef public list connections
     cdef public Engine engine
     cdef public double trust
+    cdef public long acquired
     # Everything else.
     cdef public object dispatch
     cdef public Endpoint endpoint

@@ -1,0 +1,248 @@
+"""A transport over a stream socket, for a `Connection` and nobody else: octets go between the two without Python.
+
+It does what asyncio's transports do, by the same names and in the same order of callbacks, as far as a connection asks
+for it. Reads come from `Poll.wait`, which calls `serve`. Every end passes `_end`: from there on the poll knows nothing of
+the socket, and the loop calls `connection_lost` and closes it in a turn of its own.
+"""
+
+import os
+import socket as sockets
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t, uint32_t
+
+from sidecar.proxy.connection cimport Connection
+from sidecar.proxy.outlet cimport Outlet
+from sidecar.proxy.poll cimport CAN_READ, CAN_WRITE, IS_BROKEN, Poll
+
+cdef extern from "<sys/socket.h>" nogil:
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+    ssize_t send(int descriptor, const void* octets, size_t length, int flags)
+    ssize_t recv(int descriptor, void* octets, size_t length, int flags)
+
+cdef enum:
+    MOST_PER_READ = 262144  # libuv and asyncio 256 KiB
+
+# One for the process: what was read is copied out of it before anything else may read. Pages never filled take no memory.
+cdef uint8_t[MOST_PER_READ] _read_buffer
+
+
+cdef object _error(int code):
+    return OSError(code, os.strerror(code))
+
+
+cdef class Channel(Outlet):
+    """Made by `ServingLoop`; `connection_made` follows in the loop's next turn, then `waiter` gets its result."""
+
+    def __init__(self, loop, Poll poll not None, socket, Connection connection not None, waiter):
+        self.loop = loop
+        self.poll = poll
+        self.socket = socket
+        self.connection = connection
+        self.descriptor = socket.fileno()
+        if socket.family in (sockets.AF_INET, sockets.AF_INET6):
+            socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        self.set_write_buffer_limits()
+        loop.call_soon(self._open, waiter)
+
+    def _open(self, waiter):
+        try:
+            self.connection.connection_made(self)
+            if not self.closing:
+                self.reading = True
+                self._watch()
+        finally:
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
+
+    # === what is read ===
+
+    cdef int serve(self, uint32_t events) except -1:
+        """The socket is ready for `events`; they may be older than what became of the channel since."""
+        if self.reading:
+            if events & (CAN_READ | IS_BROKEN):
+                self._read()
+        if self.waiting > 0 and events & (CAN_WRITE | IS_BROKEN):
+            self._drain()
+        return 0
+
+    cdef int _read(self) except -1:
+        cdef ssize_t size = recv(self.descriptor, _read_buffer, MOST_PER_READ, MSG_DONTWAIT)
+        cdef int code = errno
+        if size > 0:
+            self.connection.take(PyBytes_FromStringAndSize(<const char*> _read_buffer, size))
+        elif size == 0:
+            if not self.connection.eof_received():
+                self.close()
+        elif code != EAGAIN and code != EINTR:
+            self._end(_error(code))
+        return 0
+
+    # === what is written ===
+
+    cpdef object write(self, bytes data):
+        cdef ssize_t sent = 0
+        cdef Py_ssize_t size
+        cdef int code
+        if data is None:
+            raise TypeError("write takes bytes")
+        if self.ended:
+            return
+        if self.finishing:
+            raise RuntimeError("write after write_eof")
+        size = PyBytes_GET_SIZE(data)
+        if self.waiting == 0:
+            sent = send(self.descriptor, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent == size:
+                return
+            if sent < 0:
+                code = errno
+                sent = 0
+                if code != EAGAIN and code != EINTR:
+                    self._end(_error(code))
+                    return
+        self._keep(data, sent)
+
+    cdef int _keep(self, bytes data, Py_ssize_t sent) except -1:
+        """Of `data`, all but the first `sent` octets must wait until the socket takes more."""
+        if self.waiting == 0:
+            self.backlog = []
+            self.sent = sent
+        self.backlog.append(data)
+        self.waiting += PyBytes_GET_SIZE(data) - (sent if len(self.backlog) == 1 else 0)
+        self._watch()
+        if not self.paused and self.waiting > self.high:
+            self.paused = True
+            self.connection.pause_writing()
+        return 0
+
+    cdef int _drain(self) except -1:
+        """Write what waits, as much as the socket takes."""
+        cdef bytes piece
+        cdef ssize_t sent
+        cdef Py_ssize_t size
+        cdef int code
+        while self.waiting > 0:
+            piece = self.backlog[0]
+            size = PyBytes_GET_SIZE(piece) - self.sent
+            sent = send(self.descriptor, PyBytes_AS_STRING(piece) + self.sent, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent < 0:
+                code = errno
+                if code != EAGAIN and code != EINTR:
+                    return self._end(_error(code))
+                break
+            self.waiting -= sent
+            if sent < size:
+                self.sent += sent
+                break
+            self.sent = 0
+            del self.backlog[0]
+        if self.waiting == 0:
+            self.backlog = None
+            self._watch()
+            if self.finishing:
+                self._say_fin()
+            if self.closing:
+                return self._end(None)
+        if self.paused and self.waiting <= self.low:
+            self.paused = False
+            self.connection.resume_writing()
+        return 0
+
+    def set_write_buffer_limits(self, high=65536, low=None):
+        """Octets that may wait before the connection is paused, and from how many on it goes on."""
+        self.high = high
+        self.low = high // 4 if low is None else low
+
+    def get_write_buffer_size(self):
+        """Octets that wait."""
+        return self.waiting
+
+    # === the end ===
+
+    def can_write_eof(self):
+        """A stream socket has two ends."""
+        return True
+
+    def write_eof(self):
+        """Say FIN when everything has left."""
+        if not self.finishing and not self.ended:
+            self.finishing = True
+            if self.waiting == 0:
+                self._say_fin()
+
+    cdef int _say_fin(self) except -1:
+        try:
+            self.socket.shutdown(sockets.SHUT_WR)
+        except OSError as error:  # the peer was quicker
+            self._end(error)
+        return 0
+
+    def is_closing(self):
+        """Whether it was told to close, or lost."""
+        return self.closing
+
+    def close(self):
+        """Read no more, and close when everything has left."""
+        if self.closing:
+            return
+        self.closing = True
+        self.reading = False
+        if self.waiting == 0:
+            self._end(None)
+        else:
+            self._watch()
+
+    def abort(self):
+        """Close now; what waits is dropped."""
+        self._end(None)
+
+    cdef int _end(self, object error) except -1:
+        """Nothing is read or written any more; `connection_lost` follows. Only the first end counts."""
+        if self.ended:
+            return 0
+        self.ended = True
+        self.closing = True
+        self.reading = False
+        self.backlog = None
+        self.waiting = 0
+        self._watch()
+        self.loop.call_soon(self._lose, error)
+        return 0
+
+    def _lose(self, error):
+        connection = self.connection
+        try:
+            connection.connection_lost(error)
+        finally:
+            self.connection = None
+            self.socket.close()
+
+    cdef int _watch(self) except -1:
+        """Ask the poll for what the channel waits for."""
+        cdef uint32_t wanted = (CAN_READ if self.reading else 0) | (CAN_WRITE if self.waiting > 0 else 0)
+        if wanted != self.watched:
+            self.poll.watch(self.descriptor, self, self.watched, wanted)
+            self.watched = wanted
+        return 0
+
+    # === what it is ===
+
+    def get_extra_info(self, name, default=None):
+        """`socket`, `peername` or `sockname`; anything else is not known."""
+        if name == "socket":
+            return self.socket
+        try:
+            if name == "peername":
+                return self.socket.getpeername()
+            if name == "sockname":
+                return self.socket.getsockname()
+        except OSError:  # it is not connected any more
+            pass
+        return default
+
+    def __repr__(self):
+        state = "ended" if self.ended else "closing" if self.closing else "open"
+        return f"<Channel {self.descriptor} {state} waiting={self.waiting}>"
