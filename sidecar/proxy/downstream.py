@@ -63,7 +63,7 @@ class DownstreamConnection(Connection):
                 self._turn_away(data)
                 return
             if len(data) < len(PREFACE):
-                self._greeting = data
+                self._greeting = bytes(bytearray(data))  # a copy: what a read was given is to be filled again
                 return
             self._greeted = True
             self._greeting = b""
