@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sidecar.proxy")
 
 BACKLOG = 1024  # connects that wait to be accepted; Linux caps it at somaxconn, 4096
+# Accepted in one turn of asyncio's loop, which makes a task for each: of a thousand at once the memory would stay.
+AT_ONCE = 16
 
 
 class Listener:
@@ -49,11 +51,13 @@ class Listener:
             if self.address.startswith("unix:"):
                 self._server = await self._listen_unix(loop, self.address.removeprefix("unix:"))
                 self.bound = self.address
+                lengthen_backlog(self._server)
                 return
             host, _, port = self.address.rpartition(":")
             self._server = await loop.create_server(
-                self._accept, host.strip("[]"), int(port), backlog=BACKLOG, reuse_address=True
+                self._accept, host.strip("[]"), int(port), backlog=AT_ONCE, reuse_address=True
             )
+            lengthen_backlog(self._server)
         except OSError as failure:
             raise OSError(f"cannot listen on {self.address} for upstream {self.dispatch.name}: {failure}") from failure
         bound_port = self._server.sockets[0].getsockname()[1]
@@ -69,7 +73,7 @@ class Listener:
             os.unlink(path)
         mask = os.umask(0o177)
         try:
-            return await loop.create_unix_server(self._accept, path, backlog=BACKLOG)
+            return await loop.create_unix_server(self._accept, path, backlog=AT_ONCE)
         finally:
             os.umask(mask)
 
@@ -113,6 +117,13 @@ class Listener:
         self.stop()
         for connection in list(self.connections):
             connection.abort()
+
+
+def lengthen_backlog(server: asyncio.Server) -> None:
+    """Let more connects wait than are accepted at once: for asyncio these are one number."""
+    for bound in server.sockets:
+        with socket.socket(fileno=os.dup(bound.fileno())) as same:
+            same.listen(BACKLOG)
 
 
 async def answers(path: str) -> bool:
