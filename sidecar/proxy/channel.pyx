@@ -78,6 +78,9 @@ cdef class Channel(Outlet):
             if not self.closing:
                 self.reading = True
                 self._watch()
+        except Exception as error:
+            self._end(error)
+            raise
         finally:
             if waiter is not None and not waiter.cancelled():
                 waiter.set_result(None)
@@ -238,8 +241,8 @@ cdef class Channel(Outlet):
         self.reading = False
         self.backlog = None
         self.waiting = 0
-        self._watch()
         self.loop.call_soon(self._lose, error)
+        self._watch()
         return 0
 
     def _lose(self, error):

@@ -80,6 +80,10 @@ cdef class ConnectionFootprint(Footprint):
         self._note(codec.decoder.memo, sizeof(Remembered) * codec.decoder.memo_slots)
         return 0
 
+    def __repr__(self):
+        lines = sum([(self.runs[run] & (LINE - 1)) + 1 for run in range(self.count)])
+        return f"<ConnectionFootprint {lines} lines in {self.count} runs>"
+
     cdef int _note_list(self, list items) except -1:
         """A short list: itself, and where its items stand."""
         self._note(<void*> items, LINE)

@@ -61,6 +61,10 @@ class ServingLoop(asyncio.SelectorEventLoop):
         self._poll.leave()
         return super().call_at(when, callback, *args, context=context)
 
+    def stop(self) -> None:
+        self._poll.leave()
+        super().stop()
+
     def _make_socket_transport(
         self, sock: socket.socket, protocol: Any, waiter: asyncio.Future[None] | None = None, **others: Any
     ) -> Any:
