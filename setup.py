@@ -57,7 +57,8 @@ EXTENSIONS = (
     "sidecar/proxy/upstream.py",
     "sidecar/proxy/downstream.py",
     "sidecar/proxy/pool.py",
-    "sidecar/proxy/footprint.pyx",
+    "sidecar/proxy/footprint.py",
+    "sidecar/proxy/heap_footprint.pyx",
     "sidecar/proxy/dispatch.py",
     "sidecar/app/own_balancer.py",
 )

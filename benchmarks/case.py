@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from benchmarks.process import Placement
@@ -10,6 +10,7 @@ from benchmarks.stage import Stage
 from benchmarks.subject import Subject
 
 Figures = dict[str, float]
+Turns = Generator[None, None, Figures]  # stops before every measurement, so that another subject's may come in between
 MINIMUM = 1000  # RPCs of any run, however slow the subject
 
 
@@ -31,12 +32,14 @@ class Case:
 
     `paired`: the baseline and one peer at a time, A B, B A, ..., for a claim about CPU; otherwise rounds of all.
     `direct`: measured without a proxy, too, so that what the hop adds can be told.
+    `run` measures at once, or in turns: then the subjects of a round stand all the while and are asked in turn, since
+    the machine has moods that last for seconds.
     """
 
     mode: str
     name: str
     metrics: tuple[Metric, ...]
-    run: Callable[[Stage, Subject], Figures]
+    run: Callable[[Stage, Subject], Figures | Turns]
     placement: Callable[[], Placement] = Placement.apart
     paired: bool = True
     direct: bool = False

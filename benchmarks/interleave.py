@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from benchmarks.case import Case, Figures, Metric
+from benchmarks.case import Case, Figures, Metric, Turns
 from benchmarks.process import Failed
 from benchmarks.stage import Stage
 from benchmarks.stats import Spread, quotient, spread
@@ -129,32 +129,83 @@ def measure(case: Case, baseline: str, peers: Sequence[str], rules: Rules, say: 
 
 
 def _round(case: Case, members: list[str], result: Result, rules: Rules, say: Say) -> Round:
+    """Subjects that are measured in turns stand side by side; the others one after the other."""
     runs: dict[str, Run] = {}
-    for name in members:
+    standing = [Standing(case, SUBJECTS[name]) for name in members]
+
+    def go_on(one: Standing) -> None:
+        name = one.subject.name
         try:
-            runs[name] = _run(case, SUBJECTS[name], rules)
+            one.go_on()
         except Failed as error:
+            one.end()
             result.stumbles[name] = result.stumbles.get(name, 0) + 1
             if result.stumbles[name] == STUMBLES:
                 result.failures[name] = str(error)
             say(f"  {case.mode:10} {case.name:20} {name:18} failed: {error}")
         else:
-            say(_line(case, runs[name]))
+            if one.figures is not None:
+                runs[name] = one.run(one.figures, rules)
+                one.end()
+                say(_line(case, runs[name]))
+
+    try:
+        for one in standing:
+            go_on(one)
+        while left := [one for one in standing if not one.ended]:
+            for one in left:
+                go_on(one)
+            standing.reverse()
+    finally:
+        for one in standing:
+            one.end()
     if direct := runs.get(DIRECT.name):
         for run in runs.values():
             for metric in case.added:
                 run.figures[f"added_{metric}"] = run.figures[metric] - direct.figures[metric]
-    return Round(runs)
+    return Round({name: runs[name] for name in members if name in runs})
 
 
-def _run(case: Case, subject: Subject, rules: Rules) -> Run:
-    with Stage(case.placement()) as stage:
-        figures = case.run(stage, subject)
-        objection = None if rules.keep_noisy else stage.objection()
-        foreign = max((reading.quiet.foreign for reading in stage.readings), default=0.0)
-        steal = max((reading.quiet.steal for reading in stage.readings), default=0.0)
-    time.sleep(0.05)  # sockets of the ended processes close
-    return Run(subject.name, figures, objection, foreign, steal)
+class Standing:
+    """One subject in a round, from its start to its figures."""
+
+    def __init__(self, case: Case, subject: Subject) -> None:
+        self.case = case
+        self.subject = subject
+        self.figures: Figures | None = None  # once it has them
+        self.ended = False
+        self._stage: Stage | None = None
+        self._turns: Turns | None = None
+
+    def go_on(self) -> None:
+        """Start and come to the first stop; after that, measure once. Raises Failed."""
+        if self._turns is None:
+            self._stage = Stage(self.case.placement()).__enter__()
+            begun = self.case.run(self._stage, self.subject)
+            if isinstance(begun, dict):
+                self.figures = begun
+                return
+            self._turns = begun
+        try:
+            next(self._turns)
+        except StopIteration as over:
+            self.figures = over.value
+
+    def run(self, figures: Figures, rules: Rules) -> Run:
+        """What it came to, and whether that counts."""
+        assert self._stage is not None
+        objection = None if rules.keep_noisy else self._stage.objection()
+        foreign = max((reading.quiet.foreign for reading in self._stage.readings), default=0.0)
+        steal = max((reading.quiet.steal for reading in self._stage.readings), default=0.0)
+        return Run(self.subject.name, figures, objection, foreign, steal)
+
+    def end(self) -> None:
+        """Its processes end."""
+        self.ended = True
+        if self._stage is not None:
+            self._stage.__exit__(None, None, None)
+            self._stage = None
+            time.sleep(0.05)  # sockets of the ended processes close
 
 
 def _line(case: Case, run: Run) -> str:

@@ -1,12 +1,13 @@
 # The C layout of an endpoint; what its fields mean is written in endpoint.py.
 
+from libc.stdint cimport uintptr_t
+
 from sidecar.policy.standing cimport Standing
 from sidecar.telemetry.metrics cimport Histogram
 
 
-cdef class Footprint:
-    cpdef object fetch(self)
-    cpdef object take(self, Endpoint endpoint, object connection)
+cdef enum:
+    MOST_RUNS = 20
 
 
 cdef class Endpoint:
@@ -16,7 +17,6 @@ cdef class Endpoint:
     cdef public double turn
     cdef public double price
     cdef public double warm_at
-    cdef public Footprint footprint
     # What an attempt touches besides.
     cdef public int state
     cdef public bint foreign
@@ -27,6 +27,9 @@ cdef class Endpoint:
     cdef public long long successes
     cdef public double penalty
     cdef public double sampled_at
+    # Written and read by the proxy's `HeapFootprint` only.
+    cdef int run_count
+    cdef uintptr_t[MOST_RUNS] runs
     # Everything else.
     cdef public str address
     cdef public object member

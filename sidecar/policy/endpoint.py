@@ -32,16 +32,6 @@ FAILED = 3
 CHECKUP_NAMES = ("unchecked", "awaited", "passed", "failed")
 
 
-class Footprint:
-    """What the next RPC to an endpoint will touch in memory, for who can do something with that. Here nobody can."""
-
-    def fetch(self) -> None:
-        """The RPC is about to go there."""
-
-    def take(self, endpoint: Endpoint, connection: object) -> None:
-        """See anew what it is, if it takes `connection`."""
-
-
 class Endpoint:
     """One member. `address` is its identity; it lives until a snapshot leaves it out and its RPCs have ended."""
 
@@ -84,7 +74,6 @@ class Endpoint:
 
         self.removed: bool = False  # left out of the newest snapshot; no new picks
         self.pool: object = None  # the proxy's connections to it; policy never looks inside
-        self.footprint = Footprint()  # the proxy's as well
 
     def forget(self) -> None:
         """Another balancer takes over: its notes are in its own scale."""

@@ -9,6 +9,7 @@ from sidecar.policy.endpoint cimport Endpoint
 from sidecar.policy.method cimport MethodTable
 from sidecar.proxy.engine cimport Engine
 from sidecar.proxy.exchange cimport Exchange
+from sidecar.proxy.footprint cimport Footprint
 from sidecar.proxy.pool cimport EndpointPool
 from sidecar.proxy.upstream cimport Timeout, UpstreamConnection
 from sidecar.rpc.metadata cimport RequestHead
@@ -33,6 +34,7 @@ cdef class Dispatch:
     cdef public object router
     cdef public long long in_flight
     cdef public dict pools
+    cdef public Footprint footprint
     cdef public list on_connection
     cdef object _retries
     cdef object _queue

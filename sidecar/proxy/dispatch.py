@@ -27,6 +27,7 @@ from sidecar.policy.event import Event
 from sidecar.policy.method import MethodTable
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.ejector import Ejector
+from sidecar.proxy.footprint import best_footprint
 from sidecar.proxy.pool import EndpointPool
 from sidecar.proxy.settings import ConnectionSettings, LimitSettings
 from sidecar.proxy.upstream import Timeout, UpstreamConnection
@@ -59,6 +60,7 @@ class Dispatch:
         self.metrics = metrics
         self.connection = connection
         self.limits = limits
+        self.footprint = best_footprint()
         self.methods = methods  # None: nothing is set by method
         self.max_in_flight: int = limits.max_in_flight  # of `limits`, at hand for every RPC
         self.replay_size: int = limits.replay_size
@@ -196,7 +198,7 @@ class Dispatch:
 
     def acquire(self, endpoint: Endpoint) -> UpstreamConnection | None:
         """A connection of `endpoint` with a free stream slot."""
-        endpoint.footprint.fetch()
+        self.footprint.fetch(endpoint)
         pool = endpoint.pool
         assert isinstance(pool, EndpointPool)
         return pool.acquire()

@@ -8,14 +8,12 @@ nothing.
 from __future__ import annotations
 
 import asyncio
-import functools
-import importlib
 import logging
 import math
 from typing import TYPE_CHECKING, Final
 
 from sidecar.policy.backoff import Backoff
-from sidecar.policy.endpoint import CONNECTING, IDLE, READY, TRANSIENT_FAILURE, Endpoint, Footprint
+from sidecar.policy.endpoint import CONNECTING, IDLE, READY, TRANSIENT_FAILURE, Endpoint
 from sidecar.proxy.upstream import Timeout, UpstreamConnection
 from sidecar.telemetry.metrics import bump
 
@@ -43,7 +41,6 @@ class EndpointPool:
         self.dispatch = dispatch
         self.engine = dispatch.engine
         self.endpoint = endpoint
-        endpoint.footprint = footprint_class()()
         self.settings = dispatch.connection
         self.name = dispatch.name
         self.patience: float = 1.0  # what the PING intervals are multiplied with; doubled when the endpoint complains
@@ -70,7 +67,7 @@ class EndpointPool:
             if connection.has_slot():
                 self.acquired += 1
                 if self.acquired <= _SETTLING or self.acquired % _RETAKE == 0:
-                    self.endpoint.footprint.take(self.endpoint, connection)
+                    self.dispatch.footprint.take(self.endpoint, connection)
                 if self.engine.now - connection.read_at > self.trust:
                     connection.keepalive.check()
                 return connection
@@ -316,16 +313,6 @@ class EndpointPool:
         return (
             f"<EndpointPool {self.endpoint.address} connections={len(self.connections)} draining={len(self.draining)}>"
         )
-
-
-@functools.cache
-def footprint_class() -> type[Footprint]:
-    """The one that knows where compiled objects keep what; without them there is nothing to know."""
-    try:
-        found: type[Footprint] = importlib.import_module("sidecar.proxy.footprint").ConnectionFootprint
-    except ImportError:
-        return Footprint
-    return found
 
 
 def describe(failure: OSError) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from sidecar.http2 import constants as h2
 from sidecar.http2.codec import codec_name, load_codec
 from sidecar.http2.interface import Codec
-from sidecar.policy.endpoint import Footprint
+from sidecar.proxy.footprint import Footprint
 from tests.proxy.call import calls
 from tests.proxy.stage import Stage, on_loop, started
 
@@ -29,23 +27,21 @@ async def answer(stage: Stage, count: int) -> None:
         await stage.run()
 
 
-def said(footprint: Footprint) -> tuple[int, int]:
-    """Its lines and runs, as it shows them."""
-    found = re.fullmatch(r"<ConnectionFootprint (\d+) lines in (\d+) runs>", repr(footprint))
-    assert found is not None
-    return int(found[1]), int(found[2])
+def counted(stage: Stage) -> tuple[int, int]:
+    """Lines and runs that are known of the endpoint."""
+    lines, runs = stage.dispatch.footprint.count(stage.endpoint(ADDRESS))  # type: ignore[attr-defined]
+    return lines, runs
 
 
 @pytest.mark.skipif(not COMPILED, reason="interpreted nobody knows where memory is")
 @on_loop
 async def test_a_footprint_grows_with_what_an_endpoint_has(codec: type[Codec]) -> None:
     stage = await started(codec)
-    endpoint = stage.endpoint(ADDRESS)
-    assert said(endpoint.footprint) == (0, 0)  # no RPC yet, nothing known
+    assert counted(stage) == (0, 0)  # no RPC yet, nothing known
     await answer(stage, 1)
-    first = said(endpoint.footprint)
+    first = counted(stage)
     await answer(stage, 3)
-    lines, runs = said(endpoint.footprint)
+    lines, runs = counted(stage)
     assert runs <= MOST_RUNS
     assert lines <= MOST_LINES
     if codec_name(codec) == "native":
@@ -65,7 +61,7 @@ async def test_a_footprint_outlives_its_connection(codec: type[Codec]) -> None:
     stage.server.connection.codec.send_goaway(h2.LARGEST_STREAM_ID, h2.NO_ERROR)
     await stage.run()
     assert stage.server.dials == 2
-    endpoint.footprint.fetch()  # of a connection that is gone: asked for in vain
+    stage.dispatch.footprint.fetch(endpoint)  # of a connection that is gone: asked for in vain
     await answer(stage, 100)
     assert endpoint.successes == 105
 
@@ -74,6 +70,6 @@ async def test_a_footprint_outlives_its_connection(codec: type[Codec]) -> None:
 async def test_where_nothing_is_known_nothing_is_asked_for(codec: type[Codec]) -> None:
     stage = await started(codec)
     endpoint = stage.endpoint(ADDRESS)
-    endpoint.footprint = Footprint()
+    stage.dispatch.footprint = Footprint()
     await answer(stage, 2)
     assert endpoint.successes == 2
