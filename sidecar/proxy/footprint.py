@@ -1,4 +1,4 @@
-"""Where in memory the next RPC to an endpoint will look, for who can do something with that: `heap_footprint`, compiled."""
+"""Where in memory the next RPC to an endpoint will look, for who can use that: `heap_footprint`, which is compiled."""
 
 from __future__ import annotations
 
