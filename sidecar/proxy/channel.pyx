@@ -34,7 +34,7 @@ cdef enum:
     MOST_PER_READ = 262144  # libuv and asyncio 256 KiB
 
 # What the last read filled, if nobody has kept it; the next one fills it again. Nobody can tell it from a new one, and
-# its memory is in the cache: a twentieth of what a large message costs. Pages never filled take no memory.
+# its memory is in the cache: a twentieth of what a message of 1 MiB costs. Pages never filled take no memory.
 cdef bytes _spare = None
 
 
@@ -89,9 +89,8 @@ cdef class Channel(Outlet):
 
     cdef int serve(self, uint32_t events) except -1:
         """The socket is ready for `events`; they may be older than what became of the channel since."""
-        if self.reading:
-            if events & (CAN_READ | IS_BROKEN):
-                self._read()
+        if self.reading and events & (CAN_READ | IS_BROKEN):
+            self._read()
         if self.waiting > 0 and events & (CAN_WRITE | IS_BROKEN):
             self._drain()
         return 0
@@ -139,12 +138,12 @@ cdef class Channel(Outlet):
         self._keep(data, sent)
 
     cdef int _keep(self, bytes data, Py_ssize_t sent) except -1:
-        """Of `data`, all but the first `sent` octets must wait until the socket takes more."""
+        """All but the first `sent` octets of `data` must wait until the socket takes more; `sent` is 0 if others wait."""
         if self.waiting == 0:
             self.backlog = []
             self.sent = sent
         self.backlog.append(data)
-        self.waiting += PyBytes_GET_SIZE(data) - (sent if len(self.backlog) == 1 else 0)
+        self.waiting += PyBytes_GET_SIZE(data) - sent
         self._watch()
         if not self.paused and self.waiting > self.high:
             self.paused = True

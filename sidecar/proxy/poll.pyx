@@ -1,7 +1,6 @@
 """Waits for sockets, and serves those of the data path without going back to the event loop in between.
 
-asyncio's loop asks its selector what is ready, and runs callbacks that it finds by name: 10 us and more for a socket that
-has an RPC to tell. Here the channels that are ready are served where they were found, all of one wait in one turn of
+asyncio's loop asks its selector what is ready, and runs callbacks that it finds by name, all of it interpreted. Here the channels that are ready are served where they were found, all of one wait in one turn of
 their engine, and the wait is taken up again. Only what is not ours comes out of `wait`: other sockets, callbacks that
 somebody scheduled, timers that are due.
 """
@@ -85,7 +84,7 @@ cdef class Poll:
             if found is not None or self.left or count == 0:
                 return [] if found is None else found
             if timeout is not None:
-                milliseconds = (until - monotonic()) * 1e3
+                milliseconds = (until - now) * 1e3
                 if milliseconds <= 0.0:
                     return []
 

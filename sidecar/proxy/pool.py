@@ -29,7 +29,7 @@ AGE_JITTER: Final = 0.1  # gRFC A9: +-10 %
 # A connection that lived shorter did not do any good: the next connect waits for the backoff.
 SHORT_LIFE: Final = 0.25
 # The footprint is taken with so many attempts at first, while what they need is being made, and then with every 64th:
-# it costs 0.3 us, and a stale one a few in each attempt.
+# taking it follows every pointer once, and with a stale one each attempt does.
 _SETTLING: Final = 4
 _RETAKE: Final = 64
 
