@@ -51,17 +51,15 @@ class Listener:
             if self.address.startswith("unix:"):
                 self._server = await self._listen_unix(loop, self.address.removeprefix("unix:"))
                 self.bound = self.address
-                lengthen_backlog(self._server)
-                return
-            host, _, port = self.address.rpartition(":")
-            self._server = await loop.create_server(
-                self._accept, host.strip("[]"), int(port), backlog=AT_ONCE, reuse_address=True
-            )
+            else:
+                host, _, port = self.address.rpartition(":")
+                self._server = await loop.create_server(
+                    self._accept, host.strip("[]"), int(port), backlog=AT_ONCE, reuse_address=True
+                )
+                self.bound = f"{host}:{self._server.sockets[0].getsockname()[1]}"
             lengthen_backlog(self._server)
         except OSError as failure:
             raise OSError(f"cannot listen on {self.address} for upstream {self.dispatch.name}: {failure}") from failure
-        bound_port = self._server.sockets[0].getsockname()[1]
-        self.bound = f"{host}:{bound_port}"
 
     async def _listen_unix(self, loop: asyncio.AbstractEventLoop, path: str) -> asyncio.Server:
         """A socket file for this user only; one left behind by a process that died is replaced."""

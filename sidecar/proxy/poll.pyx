@@ -45,6 +45,16 @@ cdef inline double monotonic() noexcept nogil:
     return time.tv_sec + time.tv_nsec * 1e-9
 
 
+cdef int _settle(Engine turn) except -1:
+    """The turn is over, if there was one."""
+    if turn is not None:
+        try:
+            turn.settle()
+        except Exception:
+            log.exception("internal error at the end of a turn")
+    return 0
+
+
 cdef class Poll:
     """Waits on the epoll descriptor of a selector, which knows the sockets that are not ours."""
 
@@ -92,6 +102,7 @@ cdef class Poll:
         """Let every channel do what it is ready for, in one turn of its engine."""
         cdef list found = None
         cdef Engine turn = None
+        cdef Engine engine
         cdef Channel channel
         cdef int descriptor
         cdef int i
@@ -103,23 +114,19 @@ cdef class Poll:
                     found = []
                 found.append((descriptor, events[i].events))
                 continue
+            engine = channel.connection.engine
+            if engine is not turn:
+                _settle(turn)
+                turn = engine
+                turn.begin_at(now)
+            elif not turn.in_turn:  # a callback was a turn of its own
+                turn.begin_at(now)
             try:
-                if channel.connection.engine is not turn:
-                    if turn is not None:
-                        turn.settle()
-                    turn = channel.connection.engine
-                    turn.begin_at(now)
-                elif not turn.in_turn:  # a callback was a turn of its own
-                    turn.begin_at(now)
                 channel.serve(events[i].events)
             except Exception:
                 log.exception("%r: internal error; cutting this connection", channel)
                 channel.abort()
-        if turn is not None:
-            try:
-                turn.settle()
-            except Exception:
-                log.exception("internal error at the end of a turn")
+        _settle(turn)
         return found
 
     cdef int watch(self, int descriptor, object channel, uint32_t before, uint32_t events) except -1:

@@ -6,13 +6,14 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sidecar.http2.interface import Codec
-from sidecar.proxy.listener import Listener
+from sidecar.proxy.listener import BACKLOG, Listener
 from tests.proxy.stage import Stage, on_loop
 
 
@@ -27,6 +28,17 @@ async def answer_to(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     answer = await reader.read()
     writer.close()
     return answer
+
+
+@on_loop
+async def test_more_connects_may_wait_than_are_accepted_at_once(codec: type[Codec]) -> None:
+    one = listener(codec, "127.0.0.1:0")
+    await one.start()
+    assert one._server is not None
+    info = one._server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    most = int.from_bytes(info[28:32], sys.byteorder)  # tcpi_sacked, which for a listening socket is its backlog
+    assert most == min(BACKLOG, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+    one.stop()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
