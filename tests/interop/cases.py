@@ -190,9 +190,9 @@ async def cancel_after_first_response(client: Client) -> list[Observed]:
 LATE_WORDS = ("Internal error from Core", "Internal Server Error")
 
 
-async def timeout_on_sleeping_server(client: Client) -> list[Observed]:
+async def timeout_on_sleeping_server(client: Client, seconds: float = 0.001) -> list[Observed]:
     """The text is left out: whether the client's own clock or an answer from behind comes first is a matter of luck."""
-    rpc = client.open("FullDuplexCall", METHODS["FullDuplexCall"], timeout=0.001)
+    rpc = client.open("FullDuplexCall", METHODS["FullDuplexCall"], timeout=seconds)
     # when the deadline passes before the message is out, grpcio says so in one of three ways
     with suppress(asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError):
         await rpc.send(_ask(31415, 27182))

@@ -184,8 +184,8 @@ class GrpclibRpc:
             await self._stream.__aenter__()
 
     async def send(self, message: Any, end: bool = False) -> None:
-        await self._enter()
         try:
+            await self._enter()
             await self._stream.send_message(message, end=end)
         except TimeoutError:
             self._ended = grpclib.Status.DEADLINE_EXCEEDED

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CODEC_NAMES
-from tests.interop.cases import CASES, SOAK_CHANNELS, empty_unary
+from tests.interop.cases import CASES, SOAK_CHANNELS, empty_unary, timeout_on_sleeping_server
 from tests.interop.clients import CLIENTS, Client, Observed
 from tests.interop.server import STACKS
 from tests.processes import Process, Sidecar, free_port
@@ -101,3 +101,17 @@ def test_a_new_channel_per_rpc_serves_like_a_kept_one(client: str, route: str, b
         return [await _run(empty_unary.__name__, client, bench.port("grpcio", route)) for _ in range(SOAK_CHANNELS)]
 
     assert len(bench.run(soak())) == SOAK_CHANNELS
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_deadline_that_passed_before_the_rpc_began_is_observed_as_one(client: str, bench: Bench) -> None:
+    """A client busy for a millisecond meets it; here nothing of the deadline is left from the start."""
+
+    async def late() -> list[Observed]:
+        channel: Client = CLIENTS[client](bench.port("grpcio", "direct"))
+        try:
+            return await timeout_on_sleeping_server(channel, seconds=0)
+        finally:
+            await channel.close()
+
+    assert [seen.status for seen in bench.run(late())] == ["DEADLINE_EXCEEDED"]
