@@ -16,6 +16,7 @@ from setuptools.command.build_ext import build_ext
 EXTENSIONS = (
     "sidecar/http2/interface.py",
     "sidecar/http2/buffer.pyx",
+    "sidecar/http2/parts.pyx",
     "sidecar/http2/huffman.pyx",
     "sidecar/http2/hpack_table.pyx",
     "sidecar/http2/native_block.pyx",

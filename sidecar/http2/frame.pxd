@@ -71,15 +71,21 @@ cdef inline void write_32(uint8_t* at, uint32_t value) noexcept:
     at[3] = <uint8_t> value
 
 
-cdef inline uint8_t* queue_frame(Buffer* out, uint32_t length, uint8_t kind, uint8_t flags, uint32_t stream_id) except NULL:
-    """Queue a frame header; the answer is where exactly `length` octets of payload go, at once."""
-    cdef uint8_t* at = buffer_extend(out, FRAME_HEADER + length)
+cdef inline void write_frame_header(
+    uint8_t* at, uint32_t length, uint8_t kind, uint8_t flags, uint32_t stream_id
+) noexcept:
     at[0] = <uint8_t> (length >> 16)
     at[1] = <uint8_t> (length >> 8)
     at[2] = <uint8_t> length
     at[3] = kind
     at[4] = flags
     write_32(at + 5, stream_id)
+
+
+cdef inline uint8_t* queue_frame(Buffer* out, uint32_t length, uint8_t kind, uint8_t flags, uint32_t stream_id) except NULL:
+    """Queue a frame header; the answer is where exactly `length` octets of payload go, at once."""
+    cdef uint8_t* at = buffer_extend(out, FRAME_HEADER + length)
+    write_frame_header(at, length, kind, flags, stream_id)
     return at + FRAME_HEADER
 
 

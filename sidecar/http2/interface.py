@@ -88,6 +88,13 @@ class StreamSink:
         Padding is given back by the codec. An empty frame is reported only if it ends the stream.
         """
 
+    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
+        """Much payload, in place in what was received: `whole[offset:offset+size]`, which does not end the stream.
+
+        Whoever takes it answers true and owes it back like that of `on_data`, which is called with a copy otherwise.
+        """
+        return False
+
     def on_trailers(self, block: HeaderBlock) -> None:
         """The trailing block; it ends the remote half."""
 
@@ -242,6 +249,13 @@ class Codec:
         16384 octets, or the peer's MAX_FRAME_SIZE if that is less.
         """
         raise NotImplementedError
+
+    def send_part(self, stream: Stream, whole: bytes, offset: int, size: int) -> bool:
+        """Queue `whole[offset:offset+size]` without copying it, if all of it may leave now; else nothing, and False.
+
+        `whole` is held until the octets are taken. A codec need not be able to do it.
+        """
+        return False
 
     def send_trailers(self, stream: Stream, block: HeaderBlock) -> None:
         """The trailing block with END_STREAM. The caller has sent all DATA before. Raises `HeaderListTooLarge`."""

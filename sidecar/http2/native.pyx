@@ -59,6 +59,7 @@ cdef class NativeCodec(ReceivingHalf):
         if self.receiving:
             raise LocalProtocolError("receive_data was called from a sink that it is calling")
         self.receiving = True
+        self.whole = data
         self.guard.streams_this_read = 0
         try:
             outcome = alive._take(<const uint8_t*> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -67,6 +68,7 @@ cdef class NativeCodec(ReceivingHalf):
             raise
         finally:
             alive.receiving = False
+            alive.whole = None
         if outcome == FATAL:
             alive._bury(alive.fault_code, alive.fault)
             raise RemoteProtocolError(alive.fault, alive.fault_code)

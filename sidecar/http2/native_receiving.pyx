@@ -7,7 +7,7 @@ before. A sink may command anything, so no state is kept across its call: what i
 local variables. What a caller may set to None is checked.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
@@ -22,6 +22,7 @@ from sidecar.http2.native_stream cimport NOT_KNOWN, PEER_KNOWS, NativeStream
 
 cdef enum:
     CLIENT = 0
+    LEAST_PART = 4096  # octets of payload from which on it is offered in place: less is copied sooner than listed
 
 cdef StreamSink DEAF = interface.DEAF
 cdef Sink DEAF_CONNECTION = Sink()
@@ -53,7 +54,6 @@ cdef class ReceivingHalf(SendingHalf):
     cdef int _data(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1:
         cdef NativeStream stream
         cdef StreamSink sink
-        cdef bytes data
         cdef int64_t size = length  # padding counts (H2-40)
         cdef bint end_stream = flags & END_STREAM
         cdef int error_code
@@ -83,7 +83,6 @@ cdef class ReceivingHalf(SendingHalf):
             self._credit_connection(size)
             return self._stream_error(stream, error_code)
         sink = self._listener(stream)
-        data = PyBytes_FromStringAndSize(<const char*> at, length)
         stream.unacknowledged += length
         if self.hold:
             self.held += length
@@ -94,9 +93,18 @@ cdef class ReceivingHalf(SendingHalf):
             self._close_remote(stream)
         elif size > length:
             self._credit_stream(stream, size - length)
+        if length >= LEAST_PART and not end_stream and self._offer_part(sink, at, length):
+            return FINE
         if length > 0 or end_stream:
-            sink.on_data(data, end_stream)
+            sink.on_data(PyBytes_FromStringAndSize(<const char*> at, length), end_stream)
         return FINE
+
+    cdef bint _offer_part(self, StreamSink sink, const uint8_t* at, Py_ssize_t length) except -1:
+        """Whether `sink` took the octets where they are. Those that were carried over are not there any more soon."""
+        cdef Py_ssize_t offset = at - <const uint8_t*> PyBytes_AS_STRING(self.whole)
+        if offset < 0 or offset + length > PyBytes_GET_SIZE(self.whole):
+            return False
+        return sink.on_part(self.whole, offset, length)
 
     cdef int _wrong_data(self, NativeStream stream, int64_t size, int64_t length, bint end_stream) noexcept:
         """The stream error that a DATA frame is, if it is one."""

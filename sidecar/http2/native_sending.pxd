@@ -7,6 +7,7 @@ from sidecar.http2.hpack_encoder cimport HpackEncoder
 from sidecar.http2.interface cimport Codec, HeaderBlock, Stream, StreamSink
 from sidecar.http2.native_limits cimport NativeFloodGuard
 from sidecar.http2.native_stream cimport ClosedStreams, NativeStream, StreamTable
+from sidecar.http2.parts cimport Parts, iovec
 
 
 cdef class SendingHalf(Codec):
@@ -16,6 +17,7 @@ cdef class SendingHalf(Codec):
     cdef NativeFloodGuard guard
     cdef Buffer urgent  # leaves first: the preface, PING ACKs, WINDOW_UPDATEs (H2-50)
     cdef Buffer out
+    cdef Parts parts  # between the octets of `out`
     cdef list pings  # payloads that wait for their ACK
     cdef uint32_t goaway_sent  # requests above it are ignored
     cdef int64_t goaway_received  # -1: none
@@ -48,6 +50,10 @@ cdef class SendingHalf(Codec):
     cdef bint hold
     cdef int64_t held  # delivered while held, not credited to the connection yet
 
+    # octets
+    cdef int gather(self, iovec* into) noexcept  # at most MOST_VECTORS: all that is queued, in order
+    cdef int forget_queued(self) except -1  # they have left, or nobody wants them
+
     # checks
     cdef uint32_t _streams_allowed(self) noexcept
     cdef NativeStream _own(self, Stream stream)
@@ -59,6 +65,9 @@ cdef class SendingHalf(Codec):
     cdef int _queue_block(self, uint32_t stream_id, HeaderBlock block, bint end_stream) except -1
     cdef int _queue_data(
         self, uint32_t stream_id, const unsigned char* data, Py_ssize_t length, bint end_stream
+    ) except -1
+    cdef int _queue_part(
+        self, uint32_t stream_id, bytes whole, const unsigned char* at, Py_ssize_t size
     ) except -1
     cdef int _queue_goaway(self, uint32_t last_stream_id, uint32_t error_code, bytes debug) except -1
 

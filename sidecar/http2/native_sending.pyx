@@ -1,10 +1,10 @@
 """The commands of the native codec: what we send, and the credit that we give.
 
 Every command checks before it changes anything. A pointer into a buffer lives within one statement; a pointer into
-a bytes object only while the object is an argument of the running function.
+a bytes object only while the object is an argument of the running function, or held as a part.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
@@ -14,6 +14,7 @@ from sidecar.http2.errors import HeaderListTooLarge, LocalProtocolError, Streams
 from sidecar.http2.frame cimport (
     END_HEADERS,
     END_STREAM,
+    FRAME_HEADER,
     TYPE_CONTINUATION,
     TYPE_DATA,
     TYPE_GOAWAY,
@@ -25,12 +26,14 @@ from sidecar.http2.frame cimport (
     queue_frame,
     queue_word,
     write_32,
+    write_frame_header,
 )
 from sidecar.http2.hpack_encoder cimport HpackEncoder
 from sidecar.http2.interface cimport Codec, HeaderBlock, Sink, Stream, StreamSink
 from sidecar.http2.native_block cimport NativeBlock
 from sidecar.http2.native_limits cimport NativeFloodGuard
 from sidecar.http2.native_stream cimport ClosedStreams, NativeStream, StreamTable
+from sidecar.http2.parts cimport MOST_PARTS, iovec, parts_add, parts_clear, parts_gather, parts_join
 
 cdef enum:
     CLIENT = 0
@@ -71,6 +74,7 @@ cdef class SendingHalf(Codec):
     def __dealloc__(self):
         buffer_clear(&self.urgent)
         buffer_clear(&self.out)
+        parts_clear(&self.parts)
 
     def __repr__(self):
         role = "CLIENT" if self.role == CLIENT else "SERVER"
@@ -102,17 +106,25 @@ cdef class SendingHalf(Codec):
 
     cpdef bytes data_to_send(self):
         cdef bytes data
-        self.guard.queued_replies = 0
-        if self.urgent.length == 0:
+        if self.parts.count == 0 and self.urgent.length == 0:
+            self.guard.queued_replies = 0
             return buffer_take(&self.out)
         if self.out.length == 0:
+            self.guard.queued_replies = 0
             return buffer_take(&self.urgent)
-        data = PyBytes_FromStringAndSize(NULL, self.urgent.length + self.out.length)
-        memcpy(PyBytes_AS_STRING(data), self.urgent.start, self.urgent.length)
-        memcpy(PyBytes_AS_STRING(data) + self.urgent.length, self.out.start, self.out.length)
+        data = parts_join(&self.parts, &self.urgent, &self.out)
+        self.forget_queued()
+        return data
+
+    cdef int gather(self, iovec* into) noexcept:
+        return parts_gather(&self.parts, &self.urgent, &self.out, into)
+
+    cdef int forget_queued(self) except -1:
+        self.guard.queued_replies = 0
         buffer_clear(&self.urgent)
         buffer_clear(&self.out)
-        return data
+        parts_clear(&self.parts)
+        return 0
 
     cpdef bint has_data_to_send(self) except -1:
         return self.urgent.length > 0 or self.out.length > 0
@@ -173,6 +185,26 @@ cdef class SendingHalf(Codec):
         if ends:
             self._close_local(state)
         return allowed
+
+    cpdef bint send_part(self, Stream stream, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1:
+        cdef NativeStream state
+        if self.dead:
+            return False
+        state = self._sendable(stream)
+        if whole is None or offset < 0 or size <= 0 or size > PyBytes_GET_SIZE(whole) - offset:
+            raise LocalProtocolError(f"there are no {size} octets from {offset} on")
+        if not state.sent_head:
+            raise LocalProtocolError(f"stream {stream.id} sends data before its head")
+        if size > min(state.send_window, self.send_window, self.output_allowance):
+            return False
+        if self.parts.count + (size + LARGEST_DATA_FRAME - 1) // LARGEST_DATA_FRAME > MOST_PARTS:
+            return False
+        self._queue_part(state.id, whole, <const uint8_t*> PyBytes_AS_STRING(whole) + offset, size)
+        state.send_window -= size
+        self.send_window -= size
+        if self.output_allowance != UNLIMITED:
+            self.output_allowance -= size
+        return True
 
     cpdef object send_trailers(self, Stream stream, HeaderBlock block):
         cdef NativeStream state
@@ -346,6 +378,18 @@ cdef class SendingHalf(Codec):
             data += part
             if length == 0:
                 return 0
+
+    cdef int _queue_part(self, uint32_t stream_id, bytes whole, const uint8_t* at, Py_ssize_t size) except -1:
+        """All of it, in frames whose payload stays where it is."""
+        cdef Py_ssize_t length
+        while size > 0:
+            length = min(size, LARGEST_DATA_FRAME)
+            write_frame_header(buffer_extend(&self.out, FRAME_HEADER), length, TYPE_DATA, 0, stream_id)
+            self.guard.data_frames_sent += 1
+            parts_add(&self.parts, whole, at, length, self.out.length)
+            at += length
+            size -= length
+        return 0
 
     cdef int _queue_goaway(self, uint32_t last_stream_id, uint32_t error_code, bytes debug) except -1:
         cdef Py_ssize_t length = PyBytes_GET_SIZE(debug)

@@ -108,6 +108,15 @@ class Attempt(Rider):
         except Exception as error:
             self.exchange.crash(error)
 
+    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
+        if self.done:
+            return False
+        try:
+            return self.exchange.on_response_part(whole, offset, size)
+        except Exception as error:
+            self.exchange.crash(error)
+        return True
+
     def on_trailers(self, block: HeaderBlock) -> None:
         if not self.done:
             try:

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
+from sidecar.http2.interface cimport Codec
 from sidecar.proxy.connection cimport Connection
 from sidecar.proxy.outlet cimport Outlet
 from sidecar.proxy.poll cimport Poll
@@ -28,6 +29,7 @@ cdef class Channel(Outlet):
     cdef object socket
 
     cpdef object write(self, bytes data)
+    cpdef Py_ssize_t write_queued(self, Codec codec) except -1
     cdef int serve(self, uint32_t events) except -1
     cdef int _read(self) except -1
     cdef int _drain(self) except -1

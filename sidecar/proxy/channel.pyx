@@ -9,9 +9,15 @@ import os
 import socket as sockets
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
+from libc.string cimport memset
 
+from sidecar.http2.interface cimport Codec
+from sidecar.http2.native cimport NativeCodec
+from sidecar.http2.parts cimport MOST_VECTORS, iovec
 from sidecar.proxy.connection cimport Connection
 from sidecar.proxy.outlet cimport Outlet
 from sidecar.proxy.poll cimport CAN_READ, CAN_WRITE, IS_BROKEN, Poll
@@ -20,6 +26,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
     ssize_t send(int descriptor, const void* octets, size_t length, int flags)
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int descriptor, const msghdr* message, int flags)
     ssize_t recv(int descriptor, void* octets, size_t length, int flags)
 
 cdef extern from "Python.h":
@@ -27,27 +37,33 @@ cdef extern from "Python.h":
         pass
     ctypedef struct PyBytesObject:
         Py_hash_t ob_shash
-    Py_ssize_t Py_REFCNT(object thing)
+    Py_ssize_t Py_REFCNT(PyObject* thing)
     void Py_SET_SIZE(PyVarObject* thing, Py_ssize_t size)
 
 cdef enum:
     MOST_PER_READ = 262144  # libuv and asyncio 256 KiB
+    MOST_ROOMS = 4  # as many reads of large messages in one turn find one that has been in use before
 
-# What the last read filled, if nobody has kept it; the next one fills it again. Nobody can tell it from a new one, and
+# What reads have filled. The next one fills again what nobody else has kept: nobody can tell it from a new one, and
 # its memory is in the cache: a twentieth of what a message of 1 MiB costs. Pages never filled take no memory.
-cdef bytes _spare = None
+cdef list _rooms = []
 
 
 cdef bytes _take_room():
     """An octet string that nobody else has, with room for MOST_PER_READ."""
-    global _spare
-    cdef bytes room = _spare
-    _spare = None
-    return PyBytes_FromStringAndSize(NULL, MOST_PER_READ) if room is None else room
+    cdef Py_ssize_t i
+    cdef bytes room
+    for i in range(PyList_GET_SIZE(_rooms)):
+        if Py_REFCNT(PyList_GET_ITEM(_rooms, i)) == 1:
+            return <bytes> PyList_GET_ITEM(_rooms, i)
+    room = PyBytes_FromStringAndSize(NULL, MOST_PER_READ)
+    if PyList_GET_SIZE(_rooms) < MOST_ROOMS:
+        _rooms.append(room)
+    return room
 
 
 cdef int _set_length(bytes room, Py_ssize_t length) except -1:
-    """The octet string, of which there is one reference, is so long, with whatever stands there."""
+    """The octet string, which nobody else has seen as it is, is so long, with whatever stands there."""
     Py_SET_SIZE(<PyVarObject*> room, length)
     PyBytes_AS_STRING(room)[length] = 0
     (<PyBytesObject*> room).ob_shash = -1
@@ -96,15 +112,12 @@ cdef class Channel(Outlet):
         return 0
 
     cdef int _read(self) except -1:
-        global _spare
         cdef bytes room = _take_room()
         cdef ssize_t size = recv(self.descriptor, PyBytes_AS_STRING(room), MOST_PER_READ, MSG_DONTWAIT)
         cdef int code = errno
         if size > 0:
             _set_length(room, size)
             self.connection.take(room)
-        if Py_REFCNT(room) == 1:
-            _spare = room
         if size == 0:
             if not self.connection.eof_received():
                 self.close()
@@ -136,6 +149,38 @@ cdef class Channel(Outlet):
                     self._end(_error(code))
                     return
         self._keep(data, sent)
+
+    cpdef Py_ssize_t write_queued(self, Codec codec) except -1:
+        """Send from where the octets are; only those that the socket does not take are copied."""
+        cdef iovec[MOST_VECTORS] pieces
+        cdef msghdr message
+        cdef NativeCodec native
+        cdef Py_ssize_t size = 0
+        cdef ssize_t sent
+        cdef int code
+        cdef int i
+        if self.waiting > 0 or self.ended or self.finishing or not isinstance(codec, NativeCodec):
+            return Outlet.write_queued(self, codec)
+        native = <NativeCodec> codec
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = pieces
+        message.msg_iovlen = native.gather(pieces)
+        for i in range(<int> message.msg_iovlen):
+            size += pieces[i].iov_len
+        if size == 0:
+            return 0
+        if message.msg_iovlen == 1:
+            sent = send(self.descriptor, pieces[0].iov_base, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            sent = sendmsg(self.descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        code = errno
+        if sent == size or (sent < 0 and code != EAGAIN and code != EINTR):
+            native.forget_queued()
+            if sent < 0:
+                self._end(_error(code))
+        else:
+            self._keep(native.data_to_send(), max(sent, 0))
+        return size
 
     cdef int _keep(self, bytes data, Py_ssize_t sent) except -1:
         """All but the first `sent` octets of `data` must wait until the socket takes more; `sent` is 0 if others wait."""

@@ -37,7 +37,7 @@ cdef class Connection(Sink):
     cpdef list list_riders(self)
     cpdef object touch(self)
     cpdef object flush(self)
-    @cython.locals(limit=Py_ssize_t, data=bytes)
+    @cython.locals(limit=Py_ssize_t, size=Py_ssize_t)
     cpdef object _write(self, Outlet outlet)
     cpdef object block(self, object relay)
     cpdef object unblock(self, object relay)

@@ -203,11 +203,10 @@ class Connection(Sink):
             return  # FIN has been said
         limit = self.engine.output_limit
         while True:
-            data = self.codec.data_to_send()
-            if data:
-                outlet.write(data)
+            size = outlet.write_queued(self.codec)
+            if size > 0:
                 self.codec.limit_output(0 if self.paused else limit)
-            if not self.blocked or self.paused or len(data) < limit or not self.serve_blocked():
+            if not self.blocked or self.paused or size < limit or not self.serve_blocked():
                 break
         if self.closing and self.transport is not None:
             self.close_transport(self.transport)

@@ -60,6 +60,7 @@ cdef class Exchange(Rider):
 
     # The app's stream.
     cpdef object on_data(self, bytes data, bint end_stream)
+    cpdef bint on_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1
     cpdef object on_trailers(self, HeaderBlock block)
     cpdef object on_reset(self, unsigned int error_code, bint remote)
     cpdef object on_window(self)
@@ -81,6 +82,8 @@ cdef class Exchange(Rider):
     cpdef object on_response_head(self, Attempt attempt, HeaderBlock block, bint end_stream)
     @cython.locals(relay=Relay)
     cpdef object on_response_data(self, Attempt attempt, bytes data, bint end_stream)
+    @cython.locals(relay=Relay)
+    cpdef bint on_response_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1
     @cython.locals(relay=Relay)
     cpdef object on_response_trailers(self, Attempt attempt, HeaderBlock block)
     @cython.locals(status=int, outcome=int)

@@ -187,6 +187,17 @@ class Exchange(Rider):
         except Exception as error:
             self.crash(error)
 
+    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
+        try:
+            if not self.request.receive_part(whole, offset, size):
+                return False
+            self.dispatch.metrics.bytes_up += size
+            if self.attempt is not None and self.attempt.answered_at == 0.0:
+                self.attempt.asked_at = self.engine.now
+        except Exception as error:
+            self.crash(error)
+        return True
+
     def on_trailers(self, block: HeaderBlock) -> None:
         try:
             self.request.finish(block)
@@ -361,6 +372,14 @@ class Exchange(Rider):
             # No trailers: passed on as it is; the caller's gRPC library will make an error of it (GR-34).
             self._record_answer(attempt, None)
             self._maybe_end(relay)
+
+    def on_response_part(self, whole: bytes, offset: int, size: int) -> bool:
+        relay = self.response
+        assert relay is not None
+        if not relay.receive_part(whole, offset, size):
+            return False
+        self.dispatch.metrics.bytes_down += size
+        return True
 
     def on_response_trailers(self, attempt: Attempt, block: HeaderBlock) -> None:
         relay = self.response

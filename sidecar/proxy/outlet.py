@@ -6,6 +6,10 @@ A `Channel` is its own outlet: it writes to its socket. Any other transport is w
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sidecar.http2.interface import Codec
 
 
 class Outlet:
@@ -14,6 +18,13 @@ class Outlet:
     def write(self, data: bytes) -> None:
         """Send `data`, or keep it until the peer takes it. Octets leave in the order of the calls."""
         raise NotImplementedError
+
+    def write_queued(self, codec: Codec) -> int:
+        """Send all that `codec` has queued, as `write` would. How many octets that were."""
+        data = codec.data_to_send()
+        if data:
+            self.write(data)
+        return len(data)
 
 
 class TransportOutlet(Outlet):

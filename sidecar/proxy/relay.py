@@ -88,6 +88,20 @@ class Relay:
         else:
             self._hold(data, taken)
 
+    def receive_part(self, whole: bytes, offset: int, size: int) -> bool:
+        """Payload in place: taken if all of it can leave from there, with nothing before it and no need to keep it."""
+        target, stream = self.target, self.target_stream
+        if target is None or stream is None or self.pending is not None:
+            return False
+        if self.replay is not None and self.replay.live:
+            return False
+        if not target.codec.send_part(stream, whole, offset, size):
+            return False
+        target.touch()
+        self.received += size
+        self._credit(size)
+        return True
+
     def finish(self, trailers: HeaderBlock | None) -> None:
         """The source ended without DATA: with trailers, or plainly."""
         self.ended = True

@@ -230,7 +230,11 @@ class TwoHops(RuleBasedStateMachine):
             buffer = near.sink
             assert isinstance(buffer, _Buffer)
             if not far.local_closed:
-                taken = self.far.send_data(far, buffer.received, buffer.ended, forwarded)
+                left = len(buffer.received) - forwarded
+                if left and not buffer.ended and self.far.send_part(far, buffer.received, forwarded, left):
+                    taken = left
+                else:
+                    taken = self.far.send_data(far, buffer.received, buffer.ended, forwarded)
                 self.near.acknowledge_received_data(near, taken)
                 buffer.unread -= taken
                 forwarded += taken

@@ -7,140 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable
 
 import pytest
-import uvloop
 
-from sidecar.http2.codec import codec_name, load_codec
-from sidecar.proxy.connection import Connection
-from sidecar.proxy.engine import Engine
 from sidecar.proxy.outlet import open_outlet
-from sidecar.proxy.settings import BufferSettings, Http2Settings
-from sidecar.telemetry.metrics import ProcessMetrics
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-COMPILED = codec_name(load_codec("auto")) == "native"
-if COMPILED:
-    from sidecar.proxy.loop import ServingLoop
-
-    LOOPS["native"] = ServingLoop
-MUCH = bytes(range(256)) * 8192  # 2 MiB: more than a socket takes at once
-PATIENCE = 10.0
-
-
-class Ear(Connection):
-    """Notes what its transport tells it, and in which order."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine, 0)
-        self.heard: list[str] = []
-        self.data = bytearray()
-        self.nows: list[float] = []
-        self.lost: asyncio.Future[Exception | None] = engine.loop.create_future()
-        self.on_take: Callable[[bytes], None] = lambda data: None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self.heard.append("made")
-        transport.set_write_buffer_limits(high=65_536, low=16_384)
-
-    def take(self, data: bytes) -> None:
-        self.data += data
-        self.nows.append(self.engine.now)
-        self.on_take(data)
-
-    def pause_writing(self) -> None:
-        self.heard.append("pause")
-
-    def resume_writing(self) -> None:
-        self.heard.append("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.heard.append("lost")
-        self.lost.set_result(exc)
+from tests.proxy.wired import (
+    COMPILED,
+    LOOPS,
+    MUCH,
+    PATIENCE,
+    Ear,
+    Play,
+    Run,
+    Scene,
+    build_engine,
+    join,
+    received,
+    tcp_pair,
+)
 
 
-def build_engine() -> Engine:
-    return Engine(
-        loop=asyncio.get_running_loop(),
-        codec_class=load_codec("auto"),
-        http2=Http2Settings(),
-        buffers=BufferSettings(),
-        metrics=ProcessMetrics(),
-        rng=random.Random(1),
-    )
-
-
-async def join(engine: Engine, ours: socket.socket) -> tuple[asyncio.Transport, Ear]:
-    transport, ear = await asyncio.get_running_loop().create_connection(lambda: Ear(engine), sock=ours)  # type: ignore[type-var]
-    return transport, ear  # type: ignore[return-value]
-
-
-Body = Callable[[asyncio.Transport, Ear, socket.socket], Awaitable[None]]
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[None]]], None]:
-    """Runs a scene on each loop."""
-
-    def run(scene: Callable[[], Awaitable[None]]) -> None:
-        async def bounded() -> None:
-            await asyncio.wait_for(scene(), 3 * PATIENCE)
-
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            runner.run(bounded())
-
-    return run
-
-
-@pytest.fixture
-def play(run: Callable[[Callable[[], Awaitable[None]]], None]) -> Callable[[Body], None]:
-    """Runs a body with a transport, its connection, and the blocking socket at the other end."""
-
-    def play(body: Body) -> None:
-        async def scene() -> None:
-            ours, theirs = tcp_pair()
-            with theirs:
-                transport, ear = await join(build_engine(), ours)
-                await body(transport, ear, theirs)
-                if not ear.lost.done():
-                    transport.abort()
-                await ear.lost
-                await asyncio.sleep(0)
-                assert ear.heard.count("lost") == 1
-
-        run(scene)
-
-    return play
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection; the second blocks."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
-    ours.setblocking(False)
-    theirs.settimeout(PATIENCE)
-    return ours, theirs
-
-
-def received(peer: socket.socket, size: int) -> bytes:
-    """So many octets, waited for."""
-    data = bytearray()
-    while len(data) < size:
-        piece = peer.recv(65_536)
-        assert piece, "the peer's end came too early"
-        data += piece
-    return bytes(data)
-
-
-def test_compiled_a_channel_stands_between(play: Callable[[Body], None], request: pytest.FixtureRequest) -> None:
+def test_compiled_a_channel_stands_between(play: Play, request: pytest.FixtureRequest) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         expected = "Channel" if "native" in request.node.name else "TransportOutlet"
         assert type(open_outlet(transport)).__name__ == expected
@@ -148,7 +37,7 @@ def test_compiled_a_channel_stands_between(play: Callable[[Body], None], request
     play(body)
 
 
-def test_what_the_socket_takes_leaves_at_once(play: Callable[[Body], None]) -> None:
+def test_what_the_socket_takes_leaves_at_once(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         open_outlet(transport).write(b"at once")
         assert peer.recv(100) == b"at once"  # the loop had no turn in between
@@ -157,7 +46,7 @@ def test_what_the_socket_takes_leaves_at_once(play: Callable[[Body], None]) -> N
 
 
 def test_what_does_not_fit_follows_in_order_and_the_connection_is_paused_meanwhile(
-    play: Callable[[Body], None],
+    play: Play,
 ) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         outlet = open_outlet(transport)
@@ -176,7 +65,28 @@ def test_what_does_not_fit_follows_in_order_and_the_connection_is_paused_meanwhi
     play(body)
 
 
-def test_what_the_peer_says_is_heard_whole_and_in_order(play: Callable[[Body], None]) -> None:
+def test_what_is_kept_of_a_read_stays_as_it_was(run: Run) -> None:
+    async def scene() -> None:
+        engine = build_engine()
+        kept: list[bytes] = []
+        pairs = [tcp_pair() for _ in range(6)]
+        ears = [(await join(engine, ours))[1] for ours, _ in pairs]
+        for turn in range(3):
+            for n, (ear, (_, theirs)) in enumerate(zip(ears, pairs, strict=True)):
+                ear.on_take = kept.append
+                theirs.sendall(bytes([16 * turn + n]) * 5000)
+            while sum(map(len, kept)) < (turn + 1) * 6 * 5000:
+                await asyncio.sleep(0)
+        assert all(piece == piece[:1] * len(piece) for piece in kept)
+        assert sum(map(len, kept)) == 3 * 6 * 5000
+        for ear, (_, theirs) in zip(ears, pairs, strict=True):
+            theirs.close()
+            await ear.lost
+
+    run(scene)
+
+
+def test_what_the_peer_says_is_heard_whole_and_in_order(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         await asyncio.to_thread(peer.sendall, MUCH)
         while len(ear.data) < len(MUCH):
@@ -186,7 +96,7 @@ def test_what_the_peer_says_is_heard_whole_and_in_order(play: Callable[[Body], N
     play(body)
 
 
-def test_the_peers_fin_ends_the_connection_without_an_error(play: Callable[[Body], None]) -> None:
+def test_the_peers_fin_ends_the_connection_without_an_error(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         peer.sendall(b"the last words")
         peer.close()
@@ -197,7 +107,7 @@ def test_the_peers_fin_ends_the_connection_without_an_error(play: Callable[[Body
     play(body)
 
 
-def test_a_reset_by_the_peer_is_told_as_such(play: Callable[[Body], None]) -> None:
+def test_a_reset_by_the_peer_is_told_as_such(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
@@ -206,7 +116,7 @@ def test_a_reset_by_the_peer_is_told_as_such(play: Callable[[Body], None]) -> No
     play(body)
 
 
-def test_a_peer_that_is_gone_costs_a_writer_nothing_but_the_connection(play: Callable[[Body], None]) -> None:
+def test_a_peer_that_is_gone_costs_a_writer_nothing_but_the_connection(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         outlet = open_outlet(transport)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -218,7 +128,7 @@ def test_a_peer_that_is_gone_costs_a_writer_nothing_but_the_connection(play: Cal
     play(body)
 
 
-def test_close_writes_what_waits_and_says_goodbye_then(play: Callable[[Body], None]) -> None:
+def test_close_writes_what_waits_and_says_goodbye_then(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         for _ in range(4):
             open_outlet(transport).write(MUCH)
@@ -231,7 +141,7 @@ def test_close_writes_what_waits_and_says_goodbye_then(play: Callable[[Body], No
     play(body)
 
 
-def test_abort_drops_what_waits(play: Callable[[Body], None]) -> None:
+def test_abort_drops_what_waits(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         outlet = open_outlet(transport)
         for _ in range(4):
@@ -247,7 +157,7 @@ def test_abort_drops_what_waits(play: Callable[[Body], None]) -> None:
     play(body)
 
 
-def test_fin_follows_what_waits_and_the_peer_is_still_heard(play: Callable[[Body], None]) -> None:
+def test_fin_follows_what_waits_and_the_peer_is_still_heard(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         assert transport.can_write_eof()
         for _ in range(4):
@@ -263,7 +173,7 @@ def test_fin_follows_what_waits_and_the_peer_is_still_heard(play: Callable[[Body
     play(body)
 
 
-def test_the_socket_and_both_addresses_can_be_asked_for(play: Callable[[Body], None]) -> None:
+def test_the_socket_and_both_addresses_can_be_asked_for(play: Play) -> None:
     async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
         assert transport.get_extra_info("peername") == peer.getsockname()
         assert transport.get_extra_info("sockname") == peer.getpeername()
@@ -273,7 +183,7 @@ def test_the_socket_and_both_addresses_can_be_asked_for(play: Callable[[Body], N
     play(body)
 
 
-def test_a_cancelled_connect_leaves_no_connection_behind(run: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+def test_a_cancelled_connect_leaves_no_connection_behind(run: Run) -> None:
     async def scene() -> None:
         ours, theirs = tcp_pair()
         with theirs:
@@ -287,9 +197,7 @@ def test_a_cancelled_connect_leaves_no_connection_behind(run: Callable[[Callable
     run(scene)
 
 
-def test_an_error_in_a_connection_costs_that_connection_only(
-    run: Callable[[Callable[[], Awaitable[None]]], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_in_a_connection_costs_that_connection_only(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     def fail(data: bytes) -> None:
         raise ZeroDivisionError("on purpose")
 
@@ -318,11 +226,11 @@ def test_an_error_in_a_connection_costs_that_connection_only(
 class TestServingLoop:
     """What is particular to the loop that serves channels inside its wait."""
 
-    def run(self, scene: Callable[[], Awaitable[None]]) -> None:
+    def run(self, scene: Scene) -> None:
         async def bounded() -> None:
             await asyncio.wait_for(scene(), PATIENCE)
 
-        with asyncio.Runner(loop_factory=ServingLoop) as runner:
+        with asyncio.Runner(loop_factory=LOOPS["native"]) as runner:
             runner.run(bounded())
 
     def test_what_is_ready_at_the_same_time_is_one_turn(self) -> None:
