@@ -15,13 +15,15 @@ cdef class PeakEwma(TurnTaking):
     cdef public double _began_at
     cdef public double _read_at
     cdef public double _scale
+    cdef bint _learned
 
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     @cython.locals(scale=double, sample=double, estimate=double, penalty=double)
     cpdef object done(self, Endpoint endpoint, int outcome, double latency, double now)
     cpdef object push_back(self, Endpoint endpoint, double seconds, double now)
-    @cython.locals(endpoint=Endpoint)
     cpdef object on_change(self, Cluster cluster)
+    @cython.locals(endpoint=Endpoint, total=double, known=Py_ssize_t, seed=double)
+    cpdef object _price_unknown(self, Cluster cluster)
     @cython.locals(own=double, scale=double)
     cpdef object why_avoided(self, Endpoint endpoint, Cluster cluster, double now)
     @cython.locals(share=double, ahead=double)

@@ -49,7 +49,8 @@ class PeakEwma(TurnTaking):
 
     A latency above the estimate replaces it at once, lower ones pull it down with DECAY. Each failure doubles the
     price and each success halves it again, at least as fast as it decays: failing fast makes no endpoint cheap, and
-    an error here and there no endpoint dear. What is new costs as much as the mean of the others.
+    an error here and there no endpoint dear. What is not known yet costs as much as the mean of what is, so that it is
+    tried next among equals: at SEED it would wait, where RPCs are quicker, until that has decayed.
     """
 
     name = "peak_ewma"
@@ -59,16 +60,21 @@ class PeakEwma(TurnTaking):
         self._began_at: float = 0.0  # where the scale is 1
         self._read_at: float = 0.0
         self._scale: float = 1.0  # at `_read_at`
+        self._learned: bool = False  # something of an endpoint of which nothing was known
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         if now - self._began_at > _FAR * _DECAY:
             self._start_over(cluster, now)
+        if self._learned:
+            self._price_unknown(cluster)
         return TurnTaking.pick(self, cluster, context, now)
 
     def done(self, endpoint: Endpoint, outcome: int, latency: float, now: float) -> None:
         scale = self._scale if now == self._read_at else self._read(now)
         sample = latency * scale
         estimate = endpoint.price / endpoint.penalty
+        if endpoint.sampled_at == 0.0 and outcome != _CANCELLED:
+            self._learned = True
         if outcome == _CANCELLED:
             # It would have taken longer, or was never meant to end: some evidence, not proof.
             if sample > estimate:
@@ -98,8 +104,19 @@ class PeakEwma(TurnTaking):
 
     def on_change(self, cluster: Cluster) -> None:
         TurnTaking.on_change(self, cluster)
-        known = [endpoint.price for endpoint in cluster.pickable if endpoint.sampled_at > 0.0]
-        seed = sum(known) / len(known) if known else _SEED * self._scale
+        self._price_unknown(cluster)
+
+    def _price_unknown(self, cluster: Cluster) -> None:
+        """Failures of others say nothing of it: their latencies without penalties."""
+        self._learned = False
+        total, known = 0.0, 0
+        for endpoint in cluster.pickable:
+            if endpoint.sampled_at > 0.0:
+                total += endpoint.price / endpoint.penalty
+                known += 1
+        if known == len(cluster.pickable):
+            return
+        seed = total / known if known else _SEED * self._scale
         for endpoint in cluster.pickable:
             if endpoint.sampled_at == 0.0:
                 endpoint.price = seed
@@ -111,6 +128,8 @@ class PeakEwma(TurnTaking):
         """
         if endpoint.penalty <= 1.0:
             return ""
+        if self._learned:
+            self._price_unknown(cluster)
         peers = [self._cost(other, cluster, now) for other in cluster.pickable if other.penalty <= 1.0]
         if not peers:
             return ""

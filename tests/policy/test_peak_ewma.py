@@ -330,6 +330,36 @@ def test_where_only_some_are_looked_at_every_sound_peer_must_be_cheaper() -> Non
 # === newcomers ===
 
 
+@pytest.mark.parametrize("count", [3, 16, 40])
+def test_lone_rpcs_that_are_quicker_than_the_seed_go_to_every_equal_from_the_start(count: int) -> None:
+    stage = Stage(*[1] * count)
+    dice = random.Random(1)
+    now = 1.0
+    found = Counter[int]()
+    for _ in range(100 * count):
+        ((place, _),) = stage.picks(1, now).items()
+        stage.done(place, dice.uniform(0.00019, 0.00021), now + 0.0002)
+        found[place] += 1
+        now += 0.001
+    assert len(found) == count
+    assert max(found.values()) < 300
+
+
+def test_what_is_known_of_one_is_what_is_expected_of_those_of_which_nothing_is() -> None:
+    stage = Stage(1, 1, 1)
+    stage.done(0, 0.001, 0.0, CANCELLED)
+    stage.picks(1, 0.0)
+    assert stage.price(1, 0.0) == pytest.approx(SEED)  # that it took so long says little
+    stage.done(0, 0.010, 0.0)
+    stage.done(0, 0.010, 0.0, FAILURE)
+    assert 0 not in stage.picks(1, 0.0)
+    assert stage.price(0, 0.0) == pytest.approx(0.020)
+    assert stage.price(1, 0.0) == stage.price(2, 0.0) == pytest.approx(0.010)  # its failure is its own affair
+    stage.done(1, 0.030, 0.0)
+    stage.picks(1, 0.0)
+    assert (stage.price(1, 0.0), stage.price(2, 0.0)) == (pytest.approx(0.030), pytest.approx(0.020))
+
+
 def test_a_newcomer_costs_as_much_as_the_mean_of_those_known() -> None:
     stage = Stage(1, 1)
     stage.done(0, 0.010, 5.0)
