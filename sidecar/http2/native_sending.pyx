@@ -33,7 +33,7 @@ from sidecar.http2.interface cimport Codec, HeaderBlock, Sink, Stream, StreamSin
 from sidecar.http2.native_block cimport NativeBlock
 from sidecar.http2.native_limits cimport NativeFloodGuard
 from sidecar.http2.native_stream cimport ClosedStreams, NativeStream, StreamTable
-from sidecar.http2.parts cimport MOST_PARTS, iovec, parts_add, parts_clear, parts_gather, parts_join
+from sidecar.http2.parts cimport MOST_PARTS, iovec, parts_add, parts_clear, parts_gather, parts_join, parts_reserve
 
 cdef enum:
     CLIENT = 0
@@ -380,8 +380,9 @@ cdef class SendingHalf(Codec):
                 return 0
 
     cdef int _queue_part(self, uint32_t stream_id, bytes whole, const uint8_t* at, Py_ssize_t size) except -1:
-        """All of it, in frames whose payload stays where it is."""
+        """All of it, in frames whose payload stays where it is. No header is queued that could stay without it."""
         cdef Py_ssize_t length
+        parts_reserve(&self.parts)
         while size > 0:
             length = min(size, LARGEST_DATA_FRAME)
             write_frame_header(buffer_extend(&self.out, FRAME_HEADER), length, TYPE_DATA, 0, stream_id)

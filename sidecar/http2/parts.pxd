@@ -12,7 +12,7 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 cdef enum:
-    MOST_PARTS = 64  # at a time: what one turn may queue is 16 full frames, or a few more small ones
+    MOST_PARTS = 64  # at a time: a turn's 262144 octets in frames of 4096
     MOST_VECTORS = 2 * MOST_PARTS + 2
 
 
@@ -28,7 +28,8 @@ cdef struct Parts:
     int count
 
 
-cdef int parts_add(Parts* parts, bytes whole, const unsigned char* at, Py_ssize_t size, Py_ssize_t after) except -1
+cdef int parts_reserve(Parts* parts) except -1  # before the first `parts_add`; MemoryError
+cdef void parts_add(Parts* parts, bytes whole, const unsigned char* at, Py_ssize_t size, Py_ssize_t after) noexcept
 cdef int parts_gather(const Parts* parts, const Buffer* urgent, const Buffer* out, iovec* into) noexcept
 cdef bytes parts_join(const Parts* parts, const Buffer* urgent, const Buffer* out)  # a copy of what they gather
 cdef void parts_clear(Parts* parts) noexcept

@@ -9,21 +9,23 @@ from libc.string cimport memcpy
 from sidecar.http2.buffer cimport Buffer
 
 
-cdef int parts_add(Parts* parts, bytes whole, const unsigned char* at, Py_ssize_t size, Py_ssize_t after) except -1:
-    """There must be fewer than MOST_PARTS. MemoryError."""
-    cdef Part* part
+cdef int parts_reserve(Parts* parts) except -1:
     if parts.first == NULL:
         parts.first = <Part*> malloc(MOST_PARTS * sizeof(Part))
         if parts.first == NULL:
             raise MemoryError(f"no memory to list {MOST_PARTS} parts")
-    part = &parts.first[parts.count]
+    return 0
+
+
+cdef void parts_add(Parts* parts, bytes whole, const unsigned char* at, Py_ssize_t size, Py_ssize_t after) noexcept:
+    """There must be fewer than MOST_PARTS."""
+    cdef Part* part = &parts.first[parts.count]
     Py_INCREF(whole)
     part.whole = <PyObject*> whole
     part.at = at
     part.size = size
     part.after = after
     parts.count += 1
-    return 0
 
 
 cdef int parts_gather(const Parts* parts, const Buffer* urgent, const Buffer* out, iovec* into) noexcept:
