@@ -106,15 +106,12 @@ cdef class SendingHalf(Codec):
 
     cpdef bytes data_to_send(self):
         cdef bytes data
-        if self.parts.count == 0 and self.urgent.length == 0:
-            self.guard.queued_replies = 0
-            return buffer_take(&self.out)
-        if self.out.length == 0:
-            self.guard.queued_replies = 0
-            return buffer_take(&self.urgent)
-        data = parts_join(&self.parts, &self.urgent, &self.out)
-        self.forget_queued()
-        return data
+        if self.parts.count > 0 or (self.urgent.length > 0 and self.out.length > 0):
+            data = parts_join(&self.parts, &self.urgent, &self.out)
+            self.forget_queued()
+            return data
+        self.guard.queued_replies = 0
+        return buffer_take(&self.urgent) if self.out.length == 0 else buffer_take(&self.out)
 
     cdef int gather(self, iovec* into) noexcept:
         return parts_gather(&self.parts, &self.urgent, &self.out, into)

@@ -7,7 +7,7 @@ nobody tells of changes, the footprint is taken anew from time to time. It is no
 has just looked at, as runs: the address of a cache line, and in its low bits how many more follow.
 """
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uintptr_t
 
 from sidecar.http2.hpack_decoder cimport Remembered
@@ -27,8 +27,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     LINE = 64  # octets of a cache line
-    MOST_LINES = 8  # of one run: what is larger is a table, of which an RPC looks at a line or two
-    CODEC = 448  # octets of a codec, which is touched all over
+    MOST_LINES = 9  # of one run: a codec's, wherever it begins; what is larger is a table, of which an RPC looks at a line or two
 
 
 cdef class HeapFootprint(Footprint):
@@ -67,7 +66,7 @@ cdef int _note_connection(Endpoint endpoint, UpstreamConnection connection) exce
 
 
 cdef int _note_codec(Endpoint endpoint, NativeCodec codec) except -1:
-    _note(endpoint, <void*> codec, CODEC)
+    _note(endpoint, <void*> codec, (<PyTypeObject*> NativeCodec).tp_basicsize)  # it is touched all over
     _note(endpoint, <void*> codec.streams, LINE)
     _note(endpoint, <void*> codec.encoder, LINE)
     _note(endpoint, codec.encoder.recipes, sizeof(Recipe) << codec.encoder.recipe_bits)

@@ -82,7 +82,10 @@ def test_an_answer_to_the_peer_overtakes_parts(client: MakeScript) -> None:
     script, stream = sending(client)
     give(script, stream, MUCH, 0, 5000)
     script.receive(frames.ping())
-    assert {one.kind for one in script.sent()} == {"Ping", "Data"}
+    kinds = [one.kind for one in script.sent()]
+    assert sorted(kinds) == ["Data", "Ping"]
+    if codec_name(type(script.codec)) == "native":
+        assert kinds[0] == "Ping"
     give(script, stream, MUCH, 5000, 5000)
     assert [one.data for one in script.sent()] == [MUCH[5000:10_000]]
 
