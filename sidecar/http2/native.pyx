@@ -172,7 +172,9 @@ cdef class NativeCodec(ReceivingHalf):
     # -- about the connection ----------------------------------------------------------------------------
 
     cdef int _priority(self, const uint8_t* at, Py_ssize_t length, uint32_t stream_id) except -1:
-        """Parsed for its length, otherwise without effect (H2-28)."""
+        """Parsed for its length, otherwise without effect (H2-28). A wrong length is answered on a closed stream,
+        too: its sender cannot count frames, and an answer is all that it may learn that from.
+        """
         cdef NativeStream stream
         cdef uint32_t error_code
         if self.guard.one_priority_too_many():
@@ -188,7 +190,12 @@ cdef class NativeCodec(ReceivingHalf):
         if self._is_idle(stream_id):
             return self._fail(error_code, "a wrong PRIORITY on an idle stream")
         stream = self.streams.get(stream_id)
-        return FINE if stream is None else self._stream_error(stream, error_code)
+        if stream is not None:
+            return self._stream_error(stream, error_code)
+        if error_code != E_FRAME_SIZE:
+            return FINE
+        queue_word(&self.out, TYPE_RST_STREAM, stream_id, error_code)
+        return self._reply_queued()
 
     cdef int _rst_stream(self, const uint8_t* at, Py_ssize_t length, uint32_t stream_id) except -1:
         cdef NativeStream stream = self.streams.get(stream_id)

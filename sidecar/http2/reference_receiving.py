@@ -140,7 +140,9 @@ class ReceivingHalf(ReferenceState):
             self._receive_block(block, self._decoder.decode(b"".join(block.fragments)))
 
     def _receive_priority(self, frame: ReceivedFrame) -> None:
-        """Parsed for its length, otherwise without effect (H2-28)."""
+        """Parsed for its length, otherwise without effect (H2-28). A wrong length is answered on a closed stream, too:
+        its sender cannot count frames, and an answer is all that it may learn that from.
+        """
         self._guard.priority_received()
         if frame.stream_id == 0:
             raise RemoteProtocolError("PRIORITY on stream 0")
@@ -155,6 +157,8 @@ class ReceivingHalf(ReferenceState):
         stream = self._streams.get(frame.stream_id)
         if stream is not None:
             self._stream_error(stream, error_code)
+        elif error_code == c.FRAME_SIZE_ERROR:
+            self._reply(self._out, RstStreamFrame(frame.stream_id, error_code))
 
     def _receive_rst_stream(self, frame: ReceivedFrame) -> None:
         _require_length(frame, 4)

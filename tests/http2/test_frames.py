@@ -276,11 +276,30 @@ def test_headers_too_short_for_their_priority_break_the_connection(server: MakeS
     assert server().breaks(frame) == c.FRAME_SIZE_ERROR
 
 
-def test_a_wrong_priority_on_a_closed_stream_is_nothing(server: MakeScript) -> None:
+@pytest.mark.parametrize("end_stream", [True, False], ids=["ended", "reset"])
+def test_a_priority_of_wrong_length_is_a_stream_error_on_a_closed_stream_too(
+    server: MakeScript, end_stream: bool
+) -> None:
+    script = server()
+    stream = script.request(1, end_stream=end_stream)
+    script.answer(stream, end_stream=True)
+    script.codec.reset_stream(stream, c.NO_ERROR)
+    script.sent()
+    script.receive(frames.raw(c.PRIORITY, 0, 1, b"1234"))
+    assert script.resets() == [(1, c.FRAME_SIZE_ERROR)]
+
+
+def test_priorities_of_wrong_length_on_closed_streams_are_counted_as_answers(server: MakeScript) -> None:
+    script = server(max_queued_control_frames=5)
+    script.answer(script.request(1, end_stream=True), end_stream=True)
+    assert script.breaks(frames.raw(c.PRIORITY, 0, 1, b"1234") * 7) == c.ENHANCE_YOUR_CALM
+
+
+def test_a_closed_stream_that_depends_on_itself_is_nothing(server: MakeScript) -> None:
     script = server()
     script.answer(script.request(1, end_stream=True), end_stream=True)
     script.sent()
-    script.receive(frames.priority(1, depends_on=1), frames.raw(c.PRIORITY, 0, 1, b"1234"))
+    script.receive(frames.priority(1, depends_on=1))
     assert script.sent() == []
 
 
