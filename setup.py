@@ -39,6 +39,7 @@ EXTENSIONS = (
     "sidecar/policy/maglev.py",
     "sidecar/policy/rotation.py",
     "sidecar/policy/weighted_round_robin.py",
+    "sidecar/policy/aperture.py",
     "sidecar/policy/least_request.py",
     "sidecar/policy/peak_ewma.py",
     "sidecar/policy/cluster.py",

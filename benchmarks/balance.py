@@ -70,6 +70,13 @@ def three_of_ten_slow(load: float, proxies: int = 1) -> Plan:
     return Plan(name, load * capacity, 25, [(0, fleet(*means))], proxies, judged_from=5)
 
 
+def hundred_servers() -> Plan:
+    """30 of 100 are three times slower, and each of 400 sidecars has less than one RPC in flight."""
+    means = [3 * MEAN] * 30 + [MEAN] * 70
+    rate = 0.8 * sum(WORKERS / mean for mean in means)
+    return Plan("30 of 100 three times slower, 80 % load, 400 sidecars", rate, 6, [(0, fleet(*means))], 400, 2)
+
+
 def cold_instance() -> Plan:
     """An eleventh joins ten: five times slower at first, warm after 5 s."""
 
@@ -121,6 +128,7 @@ SITUATIONS: dict[str, Callable[[], Plan]] = {
     "load80": lambda: three_of_ten_slow(0.8),
     "load90": lambda: three_of_ten_slow(0.9),
     "many": lambda: three_of_ten_slow(0.8, proxies=20),
+    "hundred": hundred_servers,
     "cold": cold_instance,
     "failing": fast_failing,
     "errors": errors_everywhere,

@@ -13,9 +13,10 @@ from benchmarks.subject import Subject
 CPU = Metric("cpu", "us/RPC", "CPU of the proxy per RPC")
 MANY_ENDPOINTS, FEW_ENDPOINTS = 1000, 3
 STREAM_CLIENTS, STREAMS_EACH = 10, 1000
-WARM_UP = (
-    10  # RPCs of each endpoint before anything is counted: header tables and memory of a connection are then there
-)
+# RPCs of each endpoint before anything is counted: header tables and memory of a connection are then there. Many at a
+# time, since a balancer may send one RPC after the other to a few endpoints only.
+WARM_UP = 20
+WARM_UP_CLIENTS, WARM_UP_STREAMS = 4, 32
 TURNS = 5  # of each side: the machine has moods that last for seconds
 HELD = 1.0  # seconds for which the backend holds every stream open
 
@@ -51,7 +52,8 @@ def _endpoints(scale: Scale, name: str, clients: int, streams: int, placement: C
     def prepared(stage: Stage, subject: Subject, count: int) -> float:
         """Seconds that an RPC takes when all is warm."""
         stage.open(subject, stage.backend(count))
-        return stage.h2load(max(3_000, WARM_UP * count), clients, streams).pace
+        stage.h2load(max(3_000, WARM_UP * count), WARM_UP_CLIENTS, WARM_UP_STREAMS)
+        return stage.h2load(3_000, clients, streams).pace
 
     def run(stage: Stage, subject: Subject) -> Figures:
         with Stage(placement()) as other:

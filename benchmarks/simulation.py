@@ -132,7 +132,7 @@ class Simulation:
     def _call(self, cluster: Cluster, now: float) -> None:
         endpoint = cluster.pick(None, now)
         assert isinstance(endpoint, Endpoint)
-        endpoint.in_flight += 1
+        cluster.begin_attempt(endpoint)
         rpc = _Rpc(cluster, endpoint, now)
         station = self._stations[endpoint.address]
         if station.busy < station.server.workers or not station.server.workers:
@@ -151,7 +151,7 @@ class Simulation:
             now, _, rpc = heapq.heappop(events)
             station = self._stations[rpc.endpoint.address]
             outcome = station.server.verdict(self._service, now)
-            rpc.endpoint.in_flight -= 1
+            rpc.cluster.end_attempt(rpc.endpoint)
             rpc.cluster.balancer.done(rpc.endpoint, outcome, now - rpc.started_at, now)
             self.record.add(rpc, now, outcome)
             station.busy -= 1

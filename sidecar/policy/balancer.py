@@ -1,8 +1,8 @@
 """The seam of the balancers. A balancer chooses among `cluster.pickable`; it never blocks.
 
-`pick` is called once per attempt, `done` once per attempt that was started. The caller keeps `in_flight`.
-A user's class (`module:Class`) subclasses `Balancer` and costs one Python call per RPC. What comes with the sidecar is
-listed in `builtin`.
+`pick` is called once per attempt, `done` once per attempt that was started. The caller keeps `in_flight`, of the
+endpoint and of the cluster. A user's class (`module:Class`) subclasses `Balancer` and costs one Python call per RPC.
+What comes with the sidecar is listed in `builtin`.
 """
 
 from __future__ import annotations

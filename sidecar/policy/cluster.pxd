@@ -13,6 +13,7 @@ cdef class Cluster:
     cdef public object zone_aware
     cdef public list endpoints
     cdef public list pickable
+    cdef public long in_flight
     cdef public list trials
     cdef public object events
     cdef public str source
@@ -30,4 +31,6 @@ cdef class Cluster:
 
     cpdef object begin_trial(self, Endpoint endpoint)
     cpdef object end_trial(self, Endpoint endpoint)
+    cpdef object begin_attempt(self, Endpoint endpoint)
+    cpdef object end_attempt(self, Endpoint endpoint)
     cpdef object pick(self, PickContext context, double now)

@@ -91,6 +91,7 @@ class Cluster:
         self.zone_aware: ZoneSettings | None = settings.zone_aware
         self.endpoints: list[Endpoint] = []
         self.pickable: list[Endpoint] = []
+        self.in_flight: int = 0  # attempts, on all endpoints
         self.trials: list[Endpoint] = []  # in probation and ready: each waits for one RPC
         self.events: deque[Event] = deque(maxlen=KEPT)  # the newest last
         self.source: str = ""  # of the newest snapshot; empty: none yet
@@ -314,6 +315,16 @@ class Cluster:
         if self.pickable:
             return self.balancer.pick(self, context, now)
         return self.explain()
+
+    def begin_attempt(self, endpoint: Endpoint) -> None:
+        """One more is in flight there."""
+        endpoint.in_flight += 1
+        self.in_flight += 1
+
+    def end_attempt(self, endpoint: Endpoint) -> None:
+        """One that began is over."""
+        endpoint.in_flight -= 1
+        self.in_flight -= 1
 
     def _pick_again(self, context: PickContext, now: float) -> Endpoint | Refusal:
         """For a retry, which is never a trial: it has failed once already.

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from sidecar.policy.aperture cimport Aperture
 from sidecar.policy.balancer cimport Balancer, PickContext, untried, warmth
 from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.endpoint cimport Endpoint
@@ -11,6 +12,7 @@ cdef double TURN
 
 cdef class TurnTaking(Balancer):
     cdef object _draw
+    cdef Aperture _aperture
     cdef public double _clock
     cdef public Py_ssize_t _full_scan
     cdef public Py_ssize_t _choices
@@ -18,9 +20,9 @@ cdef class TurnTaking(Balancer):
     cdef public double _part
 
     @cython.locals(
-        candidates=list, count=Py_ssize_t, everyone=bint, draw=double, look=Py_ssize_t, index=Py_ssize_t,
-        best=Endpoint, other=Endpoint, best_price=double, best_share=double, share=double, ahead=double, load=double,
-        price=double, clock=double, idle=double, part=double,
+        candidates=list, count=Py_ssize_t, everyone=bint, draw=double, span=Py_ssize_t, look=Py_ssize_t,
+        index=Py_ssize_t, best=Endpoint, other=Endpoint, best_price=double, best_share=double, share=double,
+        ahead=double, load=double, price=double, clock=double, idle=double, part=double,
     )
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     cpdef object take_turn(self, Endpoint endpoint, double share)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sidecar.policy.aperture import Aperture
 from sidecar.policy.balancer import Balancer, PickContext, Rng, untried, warmth
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class TurnTaking(Balancer):
 
     def __init__(self, rng: Rng, full_scan: int, choices: int, idle: float, part: float) -> None:
         self._draw = rng.random
+        self._aperture = Aperture(rng)
         self._clock: float = 1.0  # virtual: the turn of the newest pick
         self._full_scan = full_scan
         self._choices = choices
@@ -44,19 +46,24 @@ class TurnTaking(Balancer):
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         candidates = untried(cluster.pickable, context)
         count = len(candidates)
-        everyone = count <= self._full_scan
+        span = count  # how many of them may be looked at
+        if count > self._full_scan:
+            span = min(count, self._aperture.width(cluster.in_flight))
+        everyone = span <= self._full_scan
         draw = 0.0 if everyone else self._draw()
         clock, idle, part = self._clock, self._idle, self._part
         best = candidates[0]
         best_price = -1.0
         best_share = 1.0
-        for look in range(count if everyone else self._choices):
+        for look in range(span if everyone else self._choices):
             index = look
             if not everyone:
                 # one random number is good for four places: 53 bits
-                draw *= count
+                draw *= span
                 index = int(draw)
                 draw -= index
+            if span < count:
+                index = self._aperture.look(index, count, now)
             other = candidates[index]
             share = other.share
             if other.warm_at > now:

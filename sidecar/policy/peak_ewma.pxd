@@ -15,7 +15,8 @@ cdef class PeakEwma(TurnTaking):
     cdef public double _began_at
     cdef public double _read_at
     cdef public double _scale
-    cdef bint _learned
+    cdef Py_ssize_t _known
+    cdef Py_ssize_t _due
 
     cpdef Endpoint pick(self, Cluster cluster, PickContext context, double now)
     @cython.locals(scale=double, sample=double, estimate=double, penalty=double)

@@ -60,12 +60,13 @@ class PeakEwma(TurnTaking):
         self._began_at: float = 0.0  # where the scale is 1
         self._read_at: float = 0.0
         self._scale: float = 1.0  # at `_read_at`
-        self._learned: bool = False  # something of an endpoint of which nothing was known
+        self._known: int = 0  # endpoints of which something is known
+        self._due: int = 1  # with so many the others are priced anew
 
     def pick(self, cluster: Cluster, context: PickContext | None, now: float) -> Endpoint:
         if now - self._began_at > _FAR * _DECAY:
             self._start_over(cluster, now)
-        if self._learned:
+        if self._known >= self._due:
             self._price_unknown(cluster)
         return TurnTaking.pick(self, cluster, context, now)
 
@@ -74,7 +75,7 @@ class PeakEwma(TurnTaking):
         sample = latency * scale
         estimate = endpoint.price / endpoint.penalty
         if endpoint.sampled_at == 0.0 and outcome != _CANCELLED:
-            self._learned = True
+            self._known += 1
         if outcome == _CANCELLED:
             # It would have taken longer, or was never meant to end: some evidence, not proof.
             if sample > estimate:
@@ -107,13 +108,16 @@ class PeakEwma(TurnTaking):
         self._price_unknown(cluster)
 
     def _price_unknown(self, cluster: Cluster) -> None:
-        """Failures of others say nothing of it: their latencies without penalties."""
-        self._learned = False
+        """Failures of others say nothing of it: their latencies without penalties. Done again with twice as many known,
+        not with each: to look at a thousand endpoints costs as much as an RPC.
+        """
         total, known = 0.0, 0
         for endpoint in cluster.pickable:
             if endpoint.sampled_at > 0.0:
                 total += endpoint.price / endpoint.penalty
                 known += 1
+        self._known = known
+        self._due = max(1, 2 * known)
         if known == len(cluster.pickable):
             return
         seed = total / known if known else _SEED * self._scale
@@ -128,7 +132,7 @@ class PeakEwma(TurnTaking):
         """
         if endpoint.penalty <= 1.0:
             return ""
-        if self._learned:
+        if self._known >= self._due:
             self._price_unknown(cluster)
         peers = [self._cost(other, cluster, now) for other in cluster.pickable if other.penalty <= 1.0]
         if not peers:

@@ -4,6 +4,7 @@ cimport cython
 
 from sidecar.http2.interface cimport HeaderBlock, Stream, StreamSink
 from sidecar.policy.balancer cimport Balancer
+from sidecar.policy.cluster cimport Cluster
 from sidecar.policy.ejection cimport Ejection
 from sidecar.policy.endpoint cimport Endpoint
 from sidecar.proxy.exchange cimport Exchange
@@ -47,7 +48,7 @@ cdef class Attempt(Rider):
     cpdef object open(self, Stream stream)
     @cython.locals(
         stream=Stream, connection=UpstreamConnection, endpoint=Endpoint, metrics=UpstreamMetrics, now=double,
-        balancer=Balancer, ejection=Ejection, blame=int, bucket=int,
+        balancer=Balancer, cluster=Cluster, ejection=Ejection, blame=int, bucket=int,
     )
     cpdef object close(self, int outcome, int status, str detail=*)
     cpdef int _blame(self, int outcome, int status, double now) except -1

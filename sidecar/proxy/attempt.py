@@ -167,7 +167,7 @@ class Attempt(Rider):
     def open(self, stream: Stream) -> None:
         """The request head is on its way."""
         self.stream = stream
-        self.endpoint.in_flight += 1
+        self.exchange.dispatch.cluster.begin_attempt(self.endpoint)
         if self.endpoint.state:  # not healthy
             self.exchange.dispatch.begin_trial(self.endpoint)
         self.connection.add(self, stream)
@@ -196,7 +196,8 @@ class Attempt(Rider):
             connection.touch()
         now = self.exchange.engine.now
         self.seconds = now - self.started_at
-        endpoint.in_flight -= 1
+        cluster = self.exchange.dispatch.cluster
+        cluster.end_attempt(endpoint)
         if outcome == _SUCCESS:
             endpoint.successes += 1
         elif outcome != _CANCELLED:
@@ -213,7 +214,7 @@ class Attempt(Rider):
         if endpoint.foreign:
             self._count_foreign(metrics)
         # What the balancer learns is how long the endpoint took to answer; how long a stream then lasts says nothing.
-        balancer = self.exchange.dispatch.cluster.balancer
+        balancer = cluster.balancer
         if blame == _OURS:
             balancer.done(endpoint, _CANCELLED, 0.0, now)  # nor does how long we slept
         else:

@@ -52,7 +52,7 @@ class Copy(OwnStream):
         """Whether it is on its way."""
         if not self.open([*block.fields, MARK], body):
             return False
-        self._endpoint.in_flight += 1
+        self._mirror.target.cluster.begin_attempt(self._endpoint)
         self._mirror.in_flight += 1
         return True
 
@@ -76,7 +76,7 @@ class Copy(OwnStream):
             self._count(ANSWERED if status == OK else FAILED)
 
     def _count(self, what: str) -> None:
-        self._endpoint.in_flight -= 1
+        self._mirror.target.cluster.end_attempt(self._endpoint)
         self._mirror.in_flight -= 1
         self._mirror.count(what)
 

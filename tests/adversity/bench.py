@@ -21,8 +21,8 @@ from tests.services import connect
 
 Script = Callable[[Wire], None]
 LANES = 150
-# On demand, so that a test sees the first octet; and quick to dial again after a cut. A peer that a test plays is one of
-# many threads, and greets late where the machine is busy.
+# On demand, so that a test sees the first octet; and quick to dial again after a cut. A peer that a test plays is one
+# of many threads, and greets late where the machine is busy.
 CONNECTION = {"eager": False, "backoff_base": "10ms", "backoff_max": "50ms", "connect_timeout": "30s"}
 
 

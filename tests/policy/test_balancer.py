@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.http2.interface import HeaderBlock
+from sidecar.policy.aperture import SMALLEST, STAY
 from sidecar.policy.balancer import Balancer, PickContext, untried
 from sidecar.policy.builtin import BALANCERS
 from sidecar.policy.cluster import Cluster
@@ -39,8 +40,8 @@ def ready(balancer: Balancer, weights: Sequence[int]) -> Cluster:
     return cluster
 
 
-def picked(cluster: Cluster, context: PickContext | None = None) -> Endpoint:
-    endpoint = cluster.pick(context, 0.0)
+def picked(cluster: Cluster, context: PickContext | None = None, now: float = 0.0) -> Endpoint:
+    endpoint = cluster.pick(context, now)
     assert isinstance(endpoint, Endpoint)
     return endpoint
 
@@ -168,16 +169,41 @@ def test_least_request_never_lets_loads_differ_by_more_than_one_among_few_equals
 
 
 def test_least_request_starves_a_frozen_endpoint_among_many() -> None:
-    # With n endpoints, a start in turn and three drawn, a busy one is picked only when all four looks fall on it.
+    # Where four are drawn, a busy one is picked only when all four looks fall on it.
     cluster = ready(LeastRequest(random.Random(1)), [1] * 50)
-    cluster.endpoints[0].in_flight = 1000
+    cluster.endpoints[0].in_flight = cluster.in_flight = 1000
     assert Counter(picks(cluster, 20_000))[0] <= 1
 
 
 def test_least_request_reaches_everyone_among_many_equals() -> None:
-    shares = Counter(picks(ready(LeastRequest(random.Random(9)), [1] * 100), 10_000))
+    cluster = ready(LeastRequest(random.Random(9)), [1] * 100)
+    cluster.in_flight = 1000
+    shares = Counter(picks(cluster, 10_000))
     assert len(shares) == 100
     assert min(shares.values()) > 60 and max(shares.values()) < 150
+
+
+@pytest.mark.parametrize("name", ["least_request", "peak_ewma"])
+def test_lone_rpcs_among_many_equals_reach_everyone_in_time_and_few_at_a_time(name: str) -> None:
+    cluster = ready(made(name, 1), [1] * 100)
+    shares: Counter[str] = Counter()
+    for moment in range(2000):
+        now = moment * STAY
+        found = Counter(picked(cluster, None, now).address for _ in range(16))
+        assert len(found) <= SMALLEST and max(found.values()) <= 4
+        shares += found
+    assert len(shares) == 100
+    assert min(shares.values()) > 240 and max(shares.values()) < 400  # 320 each
+
+
+@pytest.mark.parametrize("name", ["least_request", "peak_ewma"])
+def test_rpcs_at_the_same_time_are_spread_over_as_many_endpoints_as_ever(name: str) -> None:
+    cluster = ready(made(name, 1), [1] * 100)
+    for _ in range(100):
+        cluster.begin_attempt(picked(cluster))
+    assert cluster.in_flight == 100
+    assert Counter(endpoint.in_flight for endpoint in cluster.endpoints)[1] > 60  # wide open all the time: 66 to 72
+    assert max(endpoint.in_flight for endpoint in cluster.endpoints) == 2
 
 
 @pytest.mark.parametrize("busy", [0, 3])

@@ -201,6 +201,18 @@ def test_an_endpoint_in_probation_gets_one_rpc_and_no_other_before_its_end() -> 
     assert cluster.pick(None, 1.0) is tried
 
 
+def test_attempts_are_counted_for_the_cluster_even_where_their_endpoint_has_left_it() -> None:
+    cluster = cluster_of("a:1", "b:1")
+    first, second = cluster.endpoints
+    for endpoint in (first, first, second):
+        cluster.begin_attempt(endpoint)
+    assert (first.in_flight, second.in_flight, cluster.in_flight) == (2, 1, 3)
+    cluster.apply(snapshot("b:1"), 1.0)
+    for endpoint in (first, second, first):
+        cluster.end_attempt(endpoint)
+    assert (first.in_flight, second.in_flight, cluster.in_flight) == (0, 0, 0)
+
+
 def test_a_pick_that_came_to_nothing_does_not_use_up_the_trial() -> None:
     cluster = cluster_of("a:1", "b:1")
     cluster.set_state(cluster.endpoints[0], PROBATION, "its time is over", 1.0)

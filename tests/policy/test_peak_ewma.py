@@ -148,7 +148,7 @@ def test_among_many_endpoints_a_slow_one_is_all_but_avoided() -> None:
     stage = Stage(*[1] * 60)
     for place in range(60):
         stage.done(place, 1.0 if place == 7 else 0.010, 0.0)
-    shares = stage.picks(6000, 0.0)
+    shares = sum((stage.picks(20, 0.01 * turn) for turn in range(6000)), Counter[int]())  # for a minute
     assert shares[7] == 0 and len(shares) == 59
 
 
@@ -266,7 +266,7 @@ def test_a_failing_endpoint_is_avoided_until_its_peers_are_as_dear() -> None:
         "after a failure or pushback an RPC there counts as 40ms, at its peers as 1"
     )
     assert [stage.avoided(place, 0.0) for place in (1, 2)] == ["", ""]
-    stage.endpoints[1].in_flight = stage.endpoints[2].in_flight = 3
+    stage.endpoints[1].in_flight = stage.endpoints[2].in_flight = 4
     assert stage.avoided(0, 0.0) == ""
     assert stage.picks(1, 0.0) == {0: 1}
 
@@ -340,7 +340,7 @@ def test_lone_rpcs_that_are_quicker_than_the_seed_go_to_every_equal_from_the_sta
         ((place, _),) = stage.picks(1, now).items()
         stage.done(place, dice.uniform(0.00019, 0.00021), now + 0.0002)
         found[place] += 1
-        now += 0.001
+        now += 0.01
     assert len(found) == count
     assert max(found.values()) < 300
 

@@ -316,6 +316,7 @@ class Stage:
         expect("replay_size", self.engine.replay_size, 0)
         expect("in flight", self.dispatch.in_flight, 0)
         expect("queued", self.metrics.queued, 0)
+        expect("in flight of the cluster", self.cluster.in_flight, 0)
         for endpoint in self.cluster.endpoints:
             expect(f"in flight of {endpoint.address}", endpoint.in_flight, 0)
         for connection in self.engine.connections:
