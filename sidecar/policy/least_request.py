@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from sidecar.policy.endpoint import Endpoint
 
 FULL_SCAN: Final = 16  # up to so many endpoints all are looked at; Envoy looks at two, or at all when told to
-CHOICES: Final = 4  # beyond that so many are drawn: in simulation they take nearly all of the gain of a full scan
+CHOICES: Final = 4  # else so many are drawn: in simulation they take nearly all of the gain of a full scan
 # A turn just taken counts as nearly one RPC in flight, and never as a whole one: that would outweigh a real one.
 TURN: Final = 0.999
 
 
 class TurnTaking(Balancer):
-    """The one look around that the load-aware balancers share: the lowest price for the load that is there.
+    """The one look around that the load-aware balancers share: the lowest price for the load that is there. Where there
+    are many endpoints it goes through an aperture.
 
         price x (idle + in flight x share + part x turns ahead)
 
