@@ -4,8 +4,8 @@ A caller with one RPC after the other stays among SMALLEST endpoints for a momen
 them well then, since it has just heard of them, and their connections are in the caches: elsewhere an RPC costs up to a
 quarter more (docs/decisions/0019). Each place there goes to another endpoint every STAY, one place after the other,
 drawn by a hash: all endpoints stand there equally often, and no two sidecars stand together. Every RPC in flight opens
-the aperture by OPENING more, so that where load could gather it is wide open. Finagle's opens with the load, too, and
-stays where it is.
+the aperture by OPENING more, so that where load could gather it is wide open. Finagle's random aperture opens with the
+load, too, and stays where it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sidecar.policy.balancer import Rng
 
-SMALLEST: Final = 8  # endpoints; Finagle 12
+SMALLEST: Final = 8  # endpoints; Finagle's deterministic aperture 12
 OPENING: Final = 32  # endpoints per RPC in flight
 STAY: Final = 0.5  # seconds: short beside what watches an instance's load, long beside most RPCs
 
