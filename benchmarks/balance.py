@@ -62,19 +62,16 @@ def one_slow_instance() -> Plan:
     return Plan("one of 11 takes 2 s for half of the time", 1000, 60, [(0, servers)])
 
 
-def three_of_ten_slow(load: float, proxies: int = 1) -> Plan:
-    """3 of 10 are three times slower; `load` is the share of what they can do together."""
-    means = [3 * MEAN] * 3 + [MEAN] * (SERVERS - 3)
+def three_of_ten_slow(
+    load: float, proxies: int = 1, servers: int = SERVERS, seconds: float = 25, judged_from: float = 5
+) -> Plan:
+    """3 of every 10 servers are three times slower; `load` is the share of what all can do together."""
+    slow = 3 * servers // 10
+    means = [3 * MEAN] * slow + [MEAN] * (servers - slow)
     capacity = sum(WORKERS / mean for mean in means)
-    name = f"3 of 10 three times slower, {100 * load:.0f} % load, {proxies} sidecar{'s' * (proxies > 1)}"
-    return Plan(name, load * capacity, 25, [(0, fleet(*means))], proxies, judged_from=5)
-
-
-def hundred_servers() -> Plan:
-    """30 of 100 are three times slower, and each of 400 sidecars has less than one RPC in flight."""
-    means = [3 * MEAN] * 30 + [MEAN] * 70
-    rate = 0.8 * sum(WORKERS / mean for mean in means)
-    return Plan("30 of 100 three times slower, 80 % load, 400 sidecars", rate, 6, [(0, fleet(*means))], 400, 2)
+    callers = f"{proxies} sidecar{'s' * (proxies > 1)}"
+    name = f"{slow} of {servers} three times slower, {100 * load:.0f} % load, {callers}"
+    return Plan(name, load * capacity, seconds, [(0, fleet(*means))], proxies, judged_from)
 
 
 def cold_instance() -> Plan:
@@ -128,7 +125,8 @@ SITUATIONS: dict[str, Callable[[], Plan]] = {
     "load80": lambda: three_of_ten_slow(0.8),
     "load90": lambda: three_of_ten_slow(0.9),
     "many": lambda: three_of_ten_slow(0.8, proxies=20),
-    "hundred": hundred_servers,
+    # About one RPC in flight at each of the callers.
+    "hundred": lambda: three_of_ten_slow(0.8, proxies=400, servers=100, seconds=6, judged_from=2),
     "cold": cold_instance,
     "failing": fast_failing,
     "errors": errors_everywhere,

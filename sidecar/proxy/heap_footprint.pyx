@@ -27,7 +27,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     LINE = 64  # octets of a cache line
-    MOST_LINES = 9  # of one run: a codec's, wherever it begins; what is larger is a table, of which an RPC looks at a line or two
+    MOST_LINES = 9  # of one run: a codec's, wherever it begins; what is larger is a table, looked at in a line or two
 
 
 cdef class HeapFootprint(Footprint):
