@@ -24,7 +24,7 @@ cdef class StreamSink:
     cpdef object on_informational(self, HeaderBlock block)
     cpdef object on_headers(self, HeaderBlock block, bint end_stream)
     cpdef object on_data(self, bytes data, bint end_stream)
-    cpdef bint on_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1
+    cpdef bint on_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size, bint end_stream) except -1
     cpdef object on_trailers(self, HeaderBlock block)
     cpdef object on_reset(self, unsigned int error_code, bint remote)
     cpdef object on_window(self)
@@ -62,7 +62,9 @@ cdef class Codec:
     cpdef object send_informational(self, Stream stream, HeaderBlock block)
     cpdef object send_headers(self, Stream stream, HeaderBlock block, bint end_stream)
     cpdef Py_ssize_t send_data(self, Stream stream, object data, bint end_stream, Py_ssize_t offset=*) except -1
-    cpdef bint send_part(self, Stream stream, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1
+    cpdef bint send_part(
+        self, Stream stream, bytes whole, Py_ssize_t offset, Py_ssize_t size, bint end_stream
+    ) except -1
     cpdef object send_trailers(self, Stream stream, HeaderBlock block)
     cpdef object reset_stream(self, Stream stream, unsigned int error_code)
     cpdef object acknowledge_received_data(self, Stream stream, Py_ssize_t size)

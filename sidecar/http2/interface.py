@@ -88,8 +88,8 @@ class StreamSink:
         Padding is given back by the codec. An empty frame is reported only if it ends the stream.
         """
 
-    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
-        """Much payload, in place in what was received: `whole[offset:offset+size]`, which does not end the stream.
+    def on_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
+        """Much payload, in place in what was received: `whole[offset:offset+size]`.
 
         Whoever takes it answers true and owes it back like that of `on_data`, which is called with a copy otherwise.
         """
@@ -250,10 +250,10 @@ class Codec:
         """
         raise NotImplementedError
 
-    def send_part(self, stream: Stream, whole: bytes, offset: int, size: int) -> bool:
+    def send_part(self, stream: Stream, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
         """Queue `whole[offset:offset+size]` without copying it, if all of it may leave now; else nothing, and False.
 
-        `whole` is held until the octets are taken. A codec need not be able to do it.
+        END_STREAM goes out with the last octet. `whole` is held until the octets are taken. Not every codec can.
         """
         return False
 

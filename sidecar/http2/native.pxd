@@ -19,6 +19,8 @@ cdef class NativeCodec(ReceivingHalf):
     cdef int _take(self, const uint8_t* at, Py_ssize_t left) except -1
     cdef int _take_preface(self, const uint8_t* at, Py_ssize_t left) noexcept
     cdef int _frame(self, const uint8_t* header, Py_ssize_t length) except -1
+    cdef Py_ssize_t carried(self) noexcept
+    cdef int take_carried(self, char* into) noexcept
     cdef int _frame_too_long(self, Py_ssize_t length) except -1
     cdef int _bury(self, uint32_t error_code, str reason) except -1
 

@@ -129,6 +129,16 @@ cdef class NativeCodec(ReceivingHalf):
             memcpy(buffer_extend(&self.carry, left), at, left)
         return FINE
 
+    cdef Py_ssize_t carried(self) noexcept:
+        """Octets of a frame that has not arrived whole."""
+        return self.carry.length
+
+    cdef int take_carried(self, char* into) noexcept:
+        """They are there from now on: the next `receive_data` must begin with them."""
+        memcpy(into, self.carry.start, self.carry.length)
+        buffer_clear(&self.carry)
+        return 0
+
     cdef int _take_preface(self, const uint8_t* at, Py_ssize_t left) noexcept:
         """How many octets were the preface; -1: the first wrong octet was seen."""
         cdef int part = <int> min(left, self.preface_left)

@@ -43,7 +43,7 @@ cdef class ReceivingHalf(SendingHalf):
 
     # frames
     cdef int _data(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1
-    cdef bint _offer_part(self, StreamSink sink, const uint8_t* at, Py_ssize_t length) except -1
+    cdef bint _offer_part(self, StreamSink sink, const uint8_t* at, Py_ssize_t length, bint end_stream) except -1
     cdef int _wrong_data(self, NativeStream stream, int64_t size, int64_t length, bint end_stream) noexcept
     cdef int _headers(self, const uint8_t* at, Py_ssize_t length, int flags, uint32_t stream_id) except -1
     cdef int _continuation(self, const uint8_t* at, Py_ssize_t length, int flags) except -1

@@ -93,18 +93,18 @@ cdef class ReceivingHalf(SendingHalf):
             self._close_remote(stream)
         elif size > length:
             self._credit_stream(stream, size - length)
-        if length >= LEAST_PART and not end_stream and self._offer_part(sink, at, length):
+        if length >= LEAST_PART and self._offer_part(sink, at, length, end_stream):
             return FINE
         if length > 0 or end_stream:
             sink.on_data(PyBytes_FromStringAndSize(<const char*> at, length), end_stream)
         return FINE
 
-    cdef bint _offer_part(self, StreamSink sink, const uint8_t* at, Py_ssize_t length) except -1:
+    cdef bint _offer_part(self, StreamSink sink, const uint8_t* at, Py_ssize_t length, bint end_stream) except -1:
         """Whether `sink` took the octets where they are. Those that were carried over are not there any more soon."""
         cdef Py_ssize_t offset = at - <const uint8_t*> PyBytes_AS_STRING(self.whole)
         if offset < 0 or offset + length > PyBytes_GET_SIZE(self.whole):
             return False
-        return sink.on_part(self.whole, offset, length)
+        return sink.on_part(self.whole, offset, length, end_stream)
 
     cdef int _wrong_data(self, NativeStream stream, int64_t size, int64_t length, bint end_stream) noexcept:
         """The stream error that a DATA frame is, if it is one."""

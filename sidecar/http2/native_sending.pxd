@@ -67,7 +67,7 @@ cdef class SendingHalf(Codec):
         self, uint32_t stream_id, const unsigned char* data, Py_ssize_t length, bint end_stream
     ) except -1
     cdef int _queue_part(
-        self, uint32_t stream_id, bytes whole, const unsigned char* at, Py_ssize_t size
+        self, uint32_t stream_id, bytes whole, const unsigned char* at, Py_ssize_t size, bint end_stream
     ) except -1
     cdef int _queue_goaway(self, uint32_t last_stream_id, uint32_t error_code, bytes debug) except -1
 

@@ -183,7 +183,9 @@ cdef class SendingHalf(Codec):
             self._close_local(state)
         return allowed
 
-    cpdef bint send_part(self, Stream stream, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1:
+    cpdef bint send_part(
+        self, Stream stream, bytes whole, Py_ssize_t offset, Py_ssize_t size, bint end_stream
+    ) except -1:
         cdef NativeStream state
         if self.dead:
             return False
@@ -196,11 +198,13 @@ cdef class SendingHalf(Codec):
             return False
         if self.parts.count + (size + LARGEST_DATA_FRAME - 1) // LARGEST_DATA_FRAME > MOST_PARTS:
             return False
-        self._queue_part(state.id, whole, <const uint8_t*> PyBytes_AS_STRING(whole) + offset, size)
+        self._queue_part(state.id, whole, <const uint8_t*> PyBytes_AS_STRING(whole) + offset, size, end_stream)
         state.send_window -= size
         self.send_window -= size
         if self.output_allowance != UNLIMITED:
             self.output_allowance -= size
+        if end_stream:
+            self._close_local(state)
         return True
 
     cpdef object send_trailers(self, Stream stream, HeaderBlock block):
@@ -376,13 +380,18 @@ cdef class SendingHalf(Codec):
             if length == 0:
                 return 0
 
-    cdef int _queue_part(self, uint32_t stream_id, bytes whole, const uint8_t* at, Py_ssize_t size) except -1:
+    cdef int _queue_part(
+        self, uint32_t stream_id, bytes whole, const uint8_t* at, Py_ssize_t size, bint end_stream
+    ) except -1:
         """All of it, in frames whose payload stays where it is. No header is queued that could stay without it."""
         cdef Py_ssize_t length
+        cdef int flags = 0
         parts_reserve(&self.parts)
         while size > 0:
             length = min(size, LARGEST_DATA_FRAME)
-            write_frame_header(buffer_extend(&self.out, FRAME_HEADER), length, TYPE_DATA, 0, stream_id)
+            if end_stream and length == size:
+                flags = END_STREAM
+            write_frame_header(buffer_extend(&self.out, FRAME_HEADER), length, TYPE_DATA, flags, stream_id)
             self.guard.data_frames_sent += 1
             parts_add(&self.parts, whole, at, length, self.out.length)
             at += length

@@ -40,7 +40,7 @@ cdef class Attempt(Rider):
     cpdef object on_informational(self, HeaderBlock block)
     cpdef object on_headers(self, HeaderBlock block, bint end_stream)
     cpdef object on_data(self, bytes data, bint end_stream)
-    cpdef bint on_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1
+    cpdef bint on_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size, bint end_stream) except -1
     cpdef object on_trailers(self, HeaderBlock block)
     cpdef object on_reset(self, unsigned int error_code, bint remote)
     cpdef object on_window(self)

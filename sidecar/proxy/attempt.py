@@ -108,8 +108,8 @@ class Attempt(Rider):
         except Exception as error:
             self.exchange.crash(error)
 
-    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
-        if self.done:
+    def on_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
+        if self.done or end_stream:  # without trailers it is a broken answer, and those are not many
             return False
         try:
             return self.exchange.on_response_part(whole, offset, size)

@@ -42,6 +42,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     MOST_PER_READ = 262144  # libuv and asyncio 256 KiB
+    MOST_CARRIED = 16393  # a whole frame of the default size
     MOST_ROOMS = 4  # as many reads of large messages in one turn find one that has been in use before
 
 # What reads have filled. The next one fills again what nobody else has kept: nobody can tell it from a new one, and
@@ -113,10 +114,22 @@ cdef class Channel(Outlet):
 
     cdef int _read(self) except -1:
         cdef bytes room = _take_room()
-        cdef ssize_t size = recv(self.descriptor, PyBytes_AS_STRING(room), MOST_PER_READ, MSG_DONTWAIT)
-        cdef int code = errno
+        cdef char* start = PyBytes_AS_STRING(room)
+        cdef Py_ssize_t carried = 0
+        cdef NativeCodec native = None
+        cdef ssize_t size
+        cdef int code
+        if type(self.connection.codec) is NativeCodec:
+            native = <NativeCodec> self.connection.codec
+            carried = native.carried()
+            if carried > MOST_CARRIED:
+                carried = 0
+        size = recv(self.descriptor, start + carried, MOST_PER_READ - carried, MSG_DONTWAIT)
+        code = errno
         if size > 0:
-            _set_length(room, size)
+            if carried > 0:
+                native.take_carried(start)
+            _set_length(room, carried + size)
             self.connection.take(room)
         if size == 0:
             if not self.connection.eof_received():

@@ -187,9 +187,9 @@ class Exchange(Rider):
         except Exception as error:
             self.crash(error)
 
-    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
+    def on_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
         try:
-            if not self.request.receive_part(whole, offset, size):
+            if not self.request.receive_part(whole, offset, size, end_stream):
                 return False
             self.dispatch.metrics.bytes_up += size
             if self.attempt is not None and self.attempt.answered_at == 0.0:
@@ -376,7 +376,7 @@ class Exchange(Rider):
     def on_response_part(self, whole: bytes, offset: int, size: int) -> bool:
         relay = self.response
         assert relay is not None
-        if not relay.receive_part(whole, offset, size):
+        if not relay.receive_part(whole, offset, size, False):
             return False
         self.dispatch.metrics.bytes_down += size
         return True

@@ -77,7 +77,7 @@ class SlowRelay(Relay):
             self._hold(piece, 0)
         self.pump()
 
-    def receive_part(self, whole: bytes, offset: int, size: int) -> bool:
+    def receive_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
         return False  # what waits is a copy
 
     def send_chunk(self) -> bool:

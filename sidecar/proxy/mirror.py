@@ -106,9 +106,14 @@ class Tee(Replay):
         if exchange.request.ended:
             self.finish()
 
+    def drop(self) -> None:
+        super().drop()
+        self.keeping = self.exchange is not None
+
     def finish(self) -> None:
         """The request is whole."""
         exchange, self.exchange = self.exchange, None
+        self.keeping = self.live
         if exchange is not None:
             self._mirror.send(exchange, b"".join(self._pieces))
             self._pieces.clear()
@@ -117,6 +122,7 @@ class Tee(Replay):
         """There will be no copy."""
         if self.exchange is not None:
             self.exchange = None
+            self.keeping = self.live
             self._pieces.clear()
             self._mirror.count(why)
 

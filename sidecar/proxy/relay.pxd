@@ -30,8 +30,8 @@ cdef class Relay:
     cpdef object begin(self, Exchange exchange, Replay replay)
     @cython.locals(target=Connection, taken=Py_ssize_t)
     cpdef object receive(self, bytes data, bint end_stream)
-    @cython.locals(target=Connection, stream=Stream)
-    cpdef bint receive_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size) except -1
+    @cython.locals(target=Connection, stream=Stream, replay=Replay)
+    cpdef bint receive_part(self, bytes whole, Py_ssize_t offset, Py_ssize_t size, bint end_stream) except -1
     cpdef object finish(self, HeaderBlock trailers)
     cpdef object attach(self, Connection target, Stream stream)
     cpdef object rewind(self)

@@ -88,17 +88,18 @@ class Relay:
         else:
             self._hold(data, taken)
 
-    def receive_part(self, whole: bytes, offset: int, size: int) -> bool:
-        """Payload in place: taken if all of it can leave from there, with nothing before it and no need to keep it."""
-        target, stream = self.target, self.target_stream
+    def receive_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
+        """Payload in place: taken if all of it can leave from there, with nothing before it."""
+        target, stream, replay = self.target, self.target_stream, self.replay
         if target is None or stream is None or self.pending is not None:
             return False
-        if self.replay is not None and self.replay.live:
-            return False
-        if not target.codec.send_part(stream, whole, offset, size):
+        if not target.codec.send_part(stream, whole, offset, size, end_stream):
             return False
         target.touch()
         self.received += size
+        self.ended = self.finished = end_stream
+        if replay is not None and replay.keeping:
+            replay.keep(whole[offset : offset + size])
         self._credit(size)
         return True
 

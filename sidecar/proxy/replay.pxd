@@ -12,6 +12,7 @@ cdef class Replay:
     cdef public Engine engine
     cdef public Py_ssize_t limit
     cdef public bint live
+    cdef public bint keeping
     cdef public Py_ssize_t size
 
     cpdef object begin(self, Engine engine, Py_ssize_t limit)

@@ -21,7 +21,7 @@ _CRUMB: Final = CRUMB  # for the compiled form, where it is a number in C and no
 class Replay:
     """Everything received so far from the app for one RPC, until `drop`."""
 
-    __slots__ = ("chunks", "engine", "limit", "live", "size")
+    __slots__ = ("chunks", "engine", "keeping", "limit", "live", "size")
 
     def __init__(self, engine: Engine, limit: int) -> None:
         self.begin(engine, limit)
@@ -33,6 +33,7 @@ class Replay:
         self.chunks: list[bytes] | tuple[()] = ()  # a list from the first octet on
         self.size: int = 0
         self.live: bool = True
+        self.keeping: bool = True  # `keep` wants what arrives
 
     def keep(self, data: bytes) -> None:
         """One more chunk; too much of it commits the RPC."""
@@ -59,7 +60,7 @@ class Replay:
     def drop(self) -> None:
         """Committed, or over: nothing can be replayed any more."""
         if self.live:
-            self.live = False
+            self.live = self.keeping = False
             self.engine.replay_size -= self.size
             self.size = 0
             self.chunks = ()

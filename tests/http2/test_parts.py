@@ -33,12 +33,12 @@ def sending(client: MakeScript, window: int = 1_000_000, more: int = 1_000_000) 
     return script, stream
 
 
-def give(script: Script, stream: Stream, whole: bytes, offset: int, size: int) -> None:
+def give(script: Script, stream: Stream, whole: bytes, offset: int, size: int, *, end_stream: bool = False) -> None:
     """As a part where that is possible, else as a copy."""
-    taken = script.codec.send_part(stream, whole, offset, size)
+    taken = script.codec.send_part(stream, whole, offset, size, end_stream)
     assert taken == (codec_name(type(script.codec)) == "native")
     if not taken:
-        assert script.codec.send_data(stream, whole[offset : offset + size], False) == size
+        assert script.codec.send_data(stream, whole[offset : offset + size], end_stream) == size
 
 
 # -- what we send ---------------------------------------------------------------------------------------
@@ -53,6 +53,18 @@ def test_a_part_leaves_as_the_frames_that_its_copy_would_be(client: MakeScript, 
     copied, other = sending(client)
     copied.codec.send_data(other, MUCH[7 : 7 + size], False)
     assert [len(one.data) for one in sent] == [len(one.data) for one in copied.sent("Data")]
+
+
+@pytest.mark.parametrize("size", [1, 16_384, 16_385])
+def test_the_last_frame_of_a_part_ends_the_stream(client: MakeScript, size: int) -> None:
+    script, stream = sending(client)
+    give(script, stream, MUCH, 7, size, end_stream=True)
+    sent = script.sent("Data")
+    assert [one.end_stream for one in sent] == [False] * (len(sent) - 1) + [True]
+    assert b"".join(one.data for one in sent) == MUCH[7 : 7 + size]
+    assert stream.local_closed
+    with pytest.raises(LocalProtocolError, match="cannot send"):
+        script.codec.send_data(stream, b"more", False)
 
 
 def test_what_is_queued_leaves_in_the_order_of_the_commands(client: MakeScript) -> None:
@@ -99,7 +111,7 @@ def test_a_part_is_queued_whole_or_not_at_all(client: MakeScript) -> None:
             script.sent()
         if narrow == "output":
             script.codec.limit_output(5000)
-        assert not script.codec.send_part(stream, MUCH, 0, 5001)
+        assert not script.codec.send_part(stream, MUCH, 0, 5001, False)
         assert script.sent() == []
         give(script, stream, MUCH, 0, 4999)
         assert script.codec.send_data(stream, MUCH, False) == 1, f"{narrow}: a part counts as its copy does"
@@ -109,8 +121,8 @@ def test_no_more_parts_are_queued_than_one_write_can_name(client: MakeScript) ->
     script, stream = sending(client)
     if codec_name(type(script.codec)) == "native":
         for n in range(MOST_PARTS):
-            assert script.codec.send_part(stream, MUCH, n, 10)
-    assert not script.codec.send_part(stream, MUCH, 64, 10)
+            assert script.codec.send_part(stream, MUCH, n, 10, False)
+    assert not script.codec.send_part(stream, MUCH, 64, 10, False)
     script.codec.send_data(stream, MUCH, False)
     script.sent()
     give(script, stream, MUCH, 64, 10)
@@ -121,7 +133,7 @@ def test_octets_that_are_not_there_are_our_bug(client: MakeScript, offset: int, 
     script, stream = sending(client)
     if codec_name(type(script.codec)) == "native":
         with pytest.raises(LocalProtocolError):
-            script.codec.send_part(stream, MUCH, offset, size)
+            script.codec.send_part(stream, MUCH, offset, size, False)
     assert script.sent() == []
 
 
@@ -131,10 +143,10 @@ def test_a_part_needs_a_stream_that_can_send(client: MakeScript) -> None:
     script.sent()
     if codec_name(type(script.codec)) == "native":
         with pytest.raises(LocalProtocolError, match="cannot send"):
-            script.codec.send_part(stream, MUCH, 0, 5000)
+            script.codec.send_part(stream, MUCH, 0, 5000, False)
     alive = script.open()
     script.breaks(frames.raw(c.DATA, 0, 0, b"on no stream"))
-    assert not script.codec.send_part(alive, MUCH, 0, 5000)
+    assert not script.codec.send_part(alive, MUCH, 0, 5000, False)
     assert script.sent() == []
 
 
@@ -143,7 +155,7 @@ def test_a_part_comes_after_the_head(server: MakeScript) -> None:
     stream = script.request()
     if codec_name(type(script.codec)) == "native":
         with pytest.raises(LocalProtocolError, match="before its head"):
-            script.codec.send_part(stream, MUCH, 0, 5000)
+            script.codec.send_part(stream, MUCH, 0, 5000, False)
     assert script.sent() == []
 
 
@@ -173,14 +185,17 @@ class Taker(RecordingStream):
         self.takes = takes
         self.parts: list[bytes] = []
         self.got = b""
+        self.ended = False
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         self.got += data
+        self.ended = end_stream
 
-    def on_part(self, whole: bytes, offset: int, size: int) -> bool:
+    def on_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
         self.parts.append(whole[offset : offset + size])
         if self.takes:
             self.got += whole[offset : offset + size]
+            self.ended = end_stream
         return self.takes
 
 
@@ -196,7 +211,7 @@ def test_every_octet_is_heard_once_wherever_the_reads_begin(server: MakeScript, 
         octets += frames.data(1, MUCH[at : at + size], padding=3)
         at += size
     script.receive(octets, frames.data(1, MUCH[at : at + 6000], end_stream=True))
-    assert taker.got == MUCH[: at + 6000]
+    assert (taker.got, taker.ended) == (MUCH[: at + 6000], True)
     script.codec.acknowledge_received_data(stream, at + 6000)
     with pytest.raises(LocalProtocolError):
         script.codec.acknowledge_received_data(stream, 1)
@@ -213,13 +228,15 @@ def test_what_is_large_and_lies_whole_in_one_read_is_offered_in_place(codec: typ
     taker.parts.clear()
     script.codec.receive_data(large[:3000])
     script.codec.receive_data(large[3000:] + large)
-    script.receive(frames.data(1, MUCH[:5000], end_stream=True))
-    assert taker.parts == ([MUCH[:5000]] if native else []), "neither the one in two reads nor the last"
+    assert taker.parts == ([MUCH[:5000]] if native else []), "not the one in two reads"
+    script.receive(frames.data(1, MUCH[:6000], end_stream=True))
+    assert taker.parts == ([MUCH[:5000], MUCH[:6000]] if native else [])
+    assert taker.ended
 
 
 def test_a_bug_in_who_is_offered_a_part_costs_the_connection(codec: type[Codec]) -> None:
     class Broken(RecordingStream):
-        def on_part(self, whole: bytes, offset: int, size: int) -> bool:
+        def on_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
             raise RuntimeError("a bug")
 
         def on_data(self, data: bytes, end_stream: bool) -> None:

@@ -231,7 +231,7 @@ class TwoHops(RuleBasedStateMachine):
             assert isinstance(buffer, _Buffer)
             if not far.local_closed:
                 left = len(buffer.received) - forwarded
-                if left and not buffer.ended and self.far.send_part(far, buffer.received, forwarded, left):
+                if left and self.far.send_part(far, buffer.received, forwarded, left, buffer.ended):
                     taken = left
                 else:
                     taken = self.far.send_data(far, buffer.received, buffer.ended, forwarded)

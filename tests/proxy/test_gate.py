@@ -314,6 +314,26 @@ async def test_copies_that_nobody_answers_hold_up_no_rpc_and_are_bounded(codec: 
     assert stage.metrics.mirrored == {"too_many": 3}
 
 
+@on_loop
+async def test_a_request_too_large_for_a_retry_is_still_copied_whole(codec: type[Codec]) -> None:
+    limits = LimitSettings(replay_size=65_536)
+    stage, app = await gated(codec, mirror=MirrorSettings(upstream="shadow", max_size=300_000), limits=limits)
+    large = bytes(n % 251 for n in range(200_000))
+    call = app.call()
+    for start in range(0, len(large), 50_000):
+        call.send(large[start : start + 50_000])
+        await stage.run()
+    call.end()
+    await stage.run()
+    (copy,) = shadow(stage)
+    assert (copy.data == large, copy.ended) == (True, True)
+    assert stage.server.request.data == large
+    stage.dispatch.servers[SHADOW].connection.answer(copy)
+    stage.server.connection.answer(stage.server.request)
+    await stage.run()
+    assert (call.status, stage.metrics.mirrored, stage.leaks()) == (0, {"ok": 1}, [])
+
+
 @pytest.mark.parametrize("why", ["unplaced", "too_large", "cut"])
 @on_loop
 async def test_a_copy_that_cannot_be_made_is_counted_and_costs_its_rpc_nothing(codec: type[Codec], why: str) -> None:

@@ -31,7 +31,7 @@ def opened(codec: Codec) -> Stream:
 def say(codec: Codec, stream: Stream, part: int) -> bytes:
     """Something large, in place if the codec can do that, and something small behind it."""
     size = 4096 + 61 * part
-    if not codec.send_part(stream, MUCH, part, size):
+    if not codec.send_part(stream, MUCH, part, size, False):
         codec.send_data(stream, MUCH[part : part + size], False)
     codec.send_data(stream, b"small", False)
     return MUCH[part : part + size] + b"small"
@@ -91,3 +91,44 @@ def test_what_a_codec_has_queued_for_a_socket_that_is_gone_is_dropped(end: str) 
 
     with asyncio.Runner(loop_factory=LOOPS["native"]) as runner:
         runner.run(scene())
+
+
+class Taker(StreamSink):
+    """Takes everything, in place where that is offered."""
+
+    def __init__(self) -> None:
+        self.got = bytearray()
+        self.parts = 0
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        self.got += data
+
+    def on_part(self, whole: bytes, offset: int, size: int, end_stream: bool) -> bool:
+        self.got += whole[offset : offset + size]
+        self.parts += 1
+        return True
+
+
+def test_a_frame_in_two_reads_is_heard_whole_and_a_channel_offers_it_in_place(
+    play: Play, request: pytest.FixtureRequest
+) -> None:
+    async def body(transport: asyncio.Transport, ear: Ear, peer: socket.socket) -> None:
+        taker = Taker()
+        opened(ear.codec).sink = taker
+        ear.on_take = ear.codec.receive_data
+        wire = frames.raw(c.HEADERS, frames.END_HEADERS, 1, b"\x88")
+        for start in range(0, 10 * 16_384, 16_384):
+            wire += frames.data(1, MUCH[start : start + 16_384])
+        for size in (15, 3000, 16_000, 20_000, len(wire)):  # the first ends within a frame header
+            reads = len(ear.nows)
+            peer.sendall(wire[:size])
+            wire = wire[size:]
+            while len(ear.nows) == reads:
+                await asyncio.sleep(0)
+        while len(taker.got) < 10 * 16_384:
+            await asyncio.sleep(0)
+        assert bytes(taker.got) == MUCH[: 10 * 16_384]
+        if "native" in request.node.name:
+            assert taker.parts == 10
+
+    play(body)
