@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -166,3 +167,25 @@ def test_ten_thousand_streams_come_and_go_in_any_order() -> None:
             codec.reset_stream(sink.streams[2 * n + 1], CANCEL)
     assert codec.open_streams == 0
     assert sorted(one[2] for one in frames.split(codec.data_to_send()) if one[0] == 3) == [*range(1, 20_000, 2)]
+
+
+def test_what_is_counted_is_counted_right_and_what_is_immortal_stays_so() -> None:
+    eternal = (None, True, False, b"", ())
+    before = [sys.getrefcount(thing) for thing in eternal]
+    sink = Sink()
+    counted = sys.getrefcount(sink)
+    for _ in range(200):
+        codec = NativeCodec(SERVER, CodecSettings(), sink)
+        assert sys.getrefcount(sink) == counted + 1
+        codec.initiate_connection()
+        del codec
+    one = Script(NativeCodec, SERVER, CodecSettings(), whole)
+    for stream_id in range(1, 401, 2):
+        stream = one.request(stream_id, end_stream=True)
+        one.codec.send_headers(stream, HeaderBlock(RESPONSE), False)
+        one.codec.send_trailers(stream, HeaderBlock(TRAILERS))
+    if sys.version_info >= (3, 12):
+        assert [sys.getrefcount(thing) for thing in eternal] == before
+    del one, stream
+    gc.collect()
+    assert sys.getrefcount(sink) == counted
