@@ -19,12 +19,21 @@
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000 && SIZEOF_VOID_P > 4 \
     && !defined(Py_GIL_DISABLED) && !defined(Py_REF_DEBUG) && !defined(Py_STATS) && !defined(Py_LIMITED_API)
 
+/* Whether the compiler sees that it is None: then there is nothing to count. */
+#define SIDECAR_IS_NONE(object) (__builtin_constant_p((object) == Py_None) && (object) == Py_None)
+
 static inline Py_ALWAYS_INLINE void sidecar_incref(PyObject* object) {
+    if (SIDECAR_IS_NONE(object)) {
+        return;
+    }
     uint32_t count = object->ob_refcnt_split[PY_BIG_ENDIAN];
     object->ob_refcnt_split[PY_BIG_ENDIAN] = count + (count != UINT32_MAX); /* saturates, as Py_INCREF does */
 }
 
 static inline Py_ALWAYS_INLINE void sidecar_decref(PyObject* object) {
+    if (SIDECAR_IS_NONE(object)) {
+        return;
+    }
     uint32_t count = object->ob_refcnt_split[PY_BIG_ENDIAN];
     count -= ~count >> 31; /* the highest bit: immortal */
     object->ob_refcnt_split[PY_BIG_ENDIAN] = count;

@@ -14,6 +14,7 @@ cdef class DownstreamConnection(Connection):
     cdef public Dispatch dispatch
     cdef public str state
     cdef public double idle_since
+    cdef public bint ends_idle
     cdef bytes _greeting
     cdef bint _greeted
     cdef Timeout _timeout

@@ -41,6 +41,7 @@ class DownstreamConnection(Connection):
         self.dispatch = listener.dispatch
         self.state = OPEN
         self.idle_since: float = 0.0
+        self.ends_idle = False  # it ends, or begins to, as soon as no RPC is left
         self._greeting = b""  # octets of a preface that has not come whole
         self._greeted = False
         self._timeout = Timeout(self._on_timeout)
@@ -49,6 +50,7 @@ class DownstreamConnection(Connection):
 
     def on_open(self) -> None:
         self.listener.on_open(self)
+        self.ends_idle = self.listener.one_shot
         self.engine.set_alarm(self._timeout, self.engine.now + self.engine.http2.preface_timeout)
 
     def feed(self, data: bytes) -> None:
@@ -126,10 +128,8 @@ class DownstreamConnection(Connection):
         self.dismount(exchange)
         if not self.riders:
             self.idle_since = self.engine.now
-            if self.state == LAST:
-                self.shut("drained")
-            elif self.listener.one_shot:
-                self.drain()
+            if self.ends_idle:
+                self._end_idle()
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -156,9 +156,16 @@ class DownstreamConnection(Connection):
         self.touch()
         self.engine.set_alarm(self._timeout, self.engine.now + DRAIN_PING_TIMEOUT)
 
+    def _end_idle(self) -> None:
+        if self.state == LAST:
+            self.shut("drained")
+        else:
+            self.drain()
+
     def _say_last(self, event: str) -> None:
         """A round trip has passed: what the app sent before it knew has arrived."""
         self.state = _TABLE[self.state, event]
+        self.ends_idle = True
         self.engine.cancel_alarm(self._timeout)
         self.codec.send_goaway(self.codec.highest_remote_stream_id, NO_ERROR, b"drain")
         self.touch()

@@ -7,6 +7,7 @@ from sidecar.proxy.engine cimport Engine
 cdef Py_ssize_t _CRUMB, REPLAY_BUDGET
 
 
+@cython.no_gc  # what it holds never leads back to it
 cdef class Replay:
     cdef public object chunks
     cdef public Engine engine

@@ -30,7 +30,7 @@ class Replay:
         """Everything at its start: see `Exchange.begin`."""
         self.engine = engine
         self.limit = limit
-        self.chunks: list[bytes] | tuple[()] = ()  # a list from the first octet on
+        self.chunks: list[bytes] | tuple[bytes, ...] = ()  # a list from the second chunk on: most requests are one
         self.size: int = 0
         self.live: bool = True
         self.keeping: bool = True  # `keep` wants what arrives
@@ -44,10 +44,10 @@ class Replay:
         if self.size + size > self.limit or engine.replay_size + size > REPLAY_BUDGET or engine.holding:
             self.drop()  # where memory is short, replays are given up before RPCs are refused
             return
-        if not isinstance(self.chunks, list):
-            self.chunks = [data]
+        if not self.chunks:
+            self.chunks = (data,)
         else:
-            chunks = self.chunks
+            chunks = self.chunks = list(self.chunks) if isinstance(self.chunks, tuple) else self.chunks
             newest = len(chunks) - 1  # no index from the end: what is compiled knows none
             last = chunks[newest]
             if len(last) + size <= _CRUMB:
