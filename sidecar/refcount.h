@@ -1,7 +1,7 @@
 /* Reference counts without a branch for immortal objects; every compiled module includes this first (setup.py).
 
    Since Python 3.12 None, True and False are immortal: their count never changes, and CPython's Py_INCREF and Py_DECREF
-   jump over the store. Here nearly every field that is unused holds None, so one RPC meets some 470 such jumps, and a
+   jump over the store. Here nearly every field that is unused holds None, so one RPC meets hundreds of such jumps, and a
    proxy that waits between two RPCs comes back to a processor that foresees none of them. The count is computed instead
    and stored in either case; an immortal one is stored as it was.
 
