@@ -3,8 +3,8 @@
 Here octets become frames, and the frames that are about the connection are taken; `native_receiving` takes those
 that carry a message, `native_sending` has the commands.
 Rules for the pointers: `receive_data` holds the bytes object that is read from; nothing is read from `carry` after a
-sink was called but by `_take`, which owns it, and `receive_data` inside `receive_data` is refused. A sink may command
-anything, so no state is kept across its call.
+sink was called but by `_take`, which owns it (a channel takes it over between two reads), and `receive_data` inside
+`receive_data` is refused. A sink may command anything, so no state is kept across its call.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

@@ -113,6 +113,7 @@ cdef class Channel(Outlet):
         return 0
 
     cdef int _read(self) except -1:
+        """What has arrived of a frame goes before what it lacks, so that the frame lies whole in the room."""
         cdef bytes room = _take_room()
         cdef char* start = PyBytes_AS_STRING(room)
         cdef Py_ssize_t carried = 0

@@ -93,6 +93,9 @@ class Tee(Replay):
         self._pieces: list[bytes] = []
         self._room = room
 
+    def wants_more(self) -> bool:
+        return self.live or self.exchange is not None
+
     def keep(self, data: bytes) -> None:
         super().keep(data)
         exchange = self.exchange
@@ -106,14 +109,9 @@ class Tee(Replay):
         if exchange.request.ended:
             self.finish()
 
-    def drop(self) -> None:
-        super().drop()
-        self.keeping = self.exchange is not None
-
     def finish(self) -> None:
         """The request is whole."""
         exchange, self.exchange = self.exchange, None
-        self.keeping = self.live
         if exchange is not None:
             self._mirror.send(exchange, b"".join(self._pieces))
             self._pieces.clear()
@@ -122,7 +120,6 @@ class Tee(Replay):
         """There will be no copy."""
         if self.exchange is not None:
             self.exchange = None
-            self.keeping = self.live
             self._pieces.clear()
             self._mirror.count(why)
 

@@ -98,7 +98,7 @@ class Relay:
         target.touch()
         self.received += size
         self.ended = self.finished = end_stream
-        if replay is not None and replay.keeping:
+        if replay is not None and replay.wants_more():
             replay.keep(whole[offset : offset + size])
         self._credit(size)
         return True

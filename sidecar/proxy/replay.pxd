@@ -13,10 +13,10 @@ cdef class Replay:
     cdef public Engine engine
     cdef public Py_ssize_t limit
     cdef public bint live
-    cdef public bint keeping
     cdef public Py_ssize_t size
 
     cpdef object begin(self, Engine engine, Py_ssize_t limit)
+    cpdef bint wants_more(self) except -1
     @cython.locals(size=Py_ssize_t, newest=Py_ssize_t, chunks=list, last=bytes, engine=Engine)
     cpdef object keep(self, bytes data)
     cpdef object drop(self)

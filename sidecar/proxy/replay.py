@@ -21,7 +21,7 @@ _CRUMB: Final = CRUMB  # for the compiled form, where it is a number in C and no
 class Replay:
     """Everything received so far from the app for one RPC, until `drop`."""
 
-    __slots__ = ("chunks", "engine", "keeping", "limit", "live", "size")
+    __slots__ = ("chunks", "engine", "limit", "live", "size")
 
     def __init__(self, engine: Engine, limit: int) -> None:
         self.begin(engine, limit)
@@ -33,7 +33,10 @@ class Replay:
         self.chunks: list[bytes] | tuple[bytes, ...] = ()  # a list from the second chunk on: most requests are one
         self.size: int = 0
         self.live: bool = True
-        self.keeping: bool = True  # `keep` wants what arrives
+
+    def wants_more(self) -> bool:
+        """Whether `keep` has a use for what arrives."""
+        return self.live
 
     def keep(self, data: bytes) -> None:
         """One more chunk; too much of it commits the RPC."""
@@ -60,7 +63,7 @@ class Replay:
     def drop(self) -> None:
         """Committed, or over: nothing can be replayed any more."""
         if self.live:
-            self.live = self.keeping = False
+            self.live = False
             self.engine.replay_size -= self.size
             self.size = 0
             self.chunks = ()

@@ -71,7 +71,7 @@ async def test_what_is_passed_on_is_kept_as_long_as_it_may_have_to_be_sent_again
 
 
 @on_loop
-async def test_a_large_request_that_was_passed_on_in_place_is_sent_again_whole(codec: type[Codec]) -> None:
+async def test_a_large_request_that_was_refused_is_sent_again_whole(codec: type[Codec]) -> None:
     stage, call, _, request = await called(codec)
     call.finish = None  # with END_STREAM on the last of it
     call.send(LARGE[:60_000])
