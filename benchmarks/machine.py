@@ -18,7 +18,7 @@ PACKAGES = ("uvloop", "h2", "grpcio", "Cython")
 
 
 def describe() -> dict[str, str]:
-    """CPU, kernel, memory, Python."""
+    """CPU, memory, kernel, distribution, Python."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*: (.*)", cpuinfo)
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
@@ -27,9 +27,23 @@ def describe() -> dict[str, str]:
         "virtual": "yes" if " hypervisor" in cpuinfo else "no",
         "memory": f"{int(memory[1]) // 2**20} GiB" if memory else "unknown",
         "kernel": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "system": _distribution(),
+        "python": _python(),
         "commit": _commit(),
     }
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return "unknown"
+
+
+def _python() -> str:
+    """Version, compiler, and whether the interpreter is a library of its own: builds differ more than versions do."""
+    shared = "libpython" in Path("/proc/self/maps").read_text()
+    return f"{platform.python_version()} ({platform.python_compiler()}, {'shared library' if shared else 'static'})"
 
 
 def _commit() -> str:

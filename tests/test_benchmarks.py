@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import closedloop, gate, h2load, interleave, report, strace
+from benchmarks import closedloop, gate, h2load, interleave, machine, report, strace
 from benchmarks.accounting import (
     Foreign,
     ProcessTimes,
@@ -316,6 +319,14 @@ def test_a_case_ends_when_a_peer_cannot_do_it() -> None:
     result = interleave.measure(case, "nghttpx", ["envoy"], Rules(pairs=9, keep_noisy=True), _silent)
     assert result.failures == {"envoy": "no"}
     assert "envoy is left out: no" in report.text([result])
+
+
+def test_a_result_names_the_distribution_and_the_build_of_the_interpreter() -> None:
+    described = machine.describe()
+    assert described["system"] == platform.freedesktop_os_release()["PRETTY_NAME"]
+    assert described["python"].startswith(f"{platform.python_version()} ({platform.python_compiler()}, ")
+    shared = subprocess.run(["ldd", sys.executable], capture_output=True, text=True, check=True).stdout
+    assert described["python"].endswith("shared library)" if "libpython" in shared else "static)")
 
 
 def test_a_noisy_machine_is_tried_twice_as_often_and_no_more() -> None:
