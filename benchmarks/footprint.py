@@ -78,7 +78,7 @@ def _memory(scale: Scale, *, worked: bool) -> Callable[[Stage, Subject], Figures
 def _worked(scale: Scale, stage: Stage, pid: int) -> Figures:
     pace = stage.h2load(scale.of(100_000, 10_000), 4, 32).pace
     warm = Memory.of(pid)
-    stage.h2load(scale.within(scale.of(1_000_000, 50_000), pace, seconds=240), 4, 32)
+    stage.h2load(scale.within(scale.of(1_000_000, 20_000), pace, seconds=240), 4, 32)
     after = Memory.of(pid)
     return {"growth": (after.private - warm.private) / KIB, "proportional_worked": after.proportional / MIB}
 

@@ -16,6 +16,7 @@ STREAM_CLIENTS, STREAMS_EACH = 10, 1000
 # RPCs of each endpoint before anything is counted: header tables and memory of a connection are then there. Many at a
 # time, since a balancer may send one RPC after the other to a few endpoints only.
 WARM_UP = 20
+QUICK_WARM_UP = 5
 WARM_UP_CLIENTS, WARM_UP_STREAMS = 4, 32
 TURNS = 5  # of each side: the machine has moods that last for seconds
 HELD = 1.0  # seconds for which the backend holds every stream open
@@ -34,7 +35,7 @@ def _connections(scale: Scale, count: int) -> Case:
     def run(stage: Stage, subject: Subject) -> Figures:
         stage.open(subject, stage.backend())
         pace = stage.h2load(max(2_000, count), count, 1).pace
-        requests = scale.within(scale.of(max(50_000, 200 * count), 20_000), pace, seconds=30)
+        requests = scale.within(scale.of(max(50_000, 200 * count), 10_000), pace, seconds=30)
         with stage.measured() as reading:
             stage.h2load(requests, count, 1)
         return {"cpu": reading.us_per(requests)}
@@ -52,14 +53,14 @@ def _endpoints(scale: Scale, name: str, clients: int, streams: int, placement: C
     def prepared(stage: Stage, subject: Subject, count: int) -> float:
         """Seconds that an RPC takes when all is warm."""
         stage.open(subject, stage.backend(count))
-        stage.h2load(max(3_000, WARM_UP * count), WARM_UP_CLIENTS, WARM_UP_STREAMS)
-        return stage.h2load(3_000, clients, streams).pace
+        stage.h2load(max(3_000, scale.of(WARM_UP, QUICK_WARM_UP) * count), WARM_UP_CLIENTS, WARM_UP_STREAMS)
+        return stage.h2load(scale.of(3_000, 1_000), clients, streams).pace
 
     def run(stage: Stage, subject: Subject) -> Figures:
         with Stage(placement()) as other:
             sides = ((stage, FEW_ENDPOINTS), (other, MANY_ENDPOINTS))
             pace = max(prepared(side, subject, count) for side, count in sides)
-            requests = scale.within(scale.of(10_000 if clients == 1 else 50_000, 5_000), pace) // TURNS
+            requests = scale.within(scale.of(10_000 if clients == 1 else 50_000, 2_000), pace) // TURNS
             spent = [0.0, 0.0]
             for turn in range(TURNS):
                 for which in (turn % 2, 1 - turn % 2):
